@@ -1,0 +1,2 @@
+//! The `epmd-guard` command.
+fn main() {}
