@@ -1,2 +1,8 @@
 //! The `epmd-guard` command.
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    epmd_guard::cli::main()
+}

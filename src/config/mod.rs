@@ -9,6 +9,7 @@ mod load;
 mod ports;
 mod problem;
 mod schema;
+mod text;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,9 +17,9 @@ use std::time::Duration;
 use crate::policy::NetworkRules;
 
 pub use listen::ListenOn;
-pub use load::{LoadError, Loaded, Overrides, from_text, load};
+pub use load::{LoadError, Loaded, MAX_BYTES, Overrides, defaults, from_text, load};
 pub use ports::{PortSet, PortSetFault};
-pub use problem::{Problem, Problems, Severity};
+pub use problem::{Color, Problem, Problems, Report, Severity};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/epmd-guard/epmd-guard.toml";

@@ -1,0 +1,188 @@
+//! The composition root: a configuration becomes a running guard, and a running guard ends.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Limits};
+use crate::control::{Front, FrontSettings, Resolver, explain_strangers};
+use crate::policy::{Caps, Policy};
+use crate::session::{Context, Settings};
+use crate::transport::{Backends, Dialer};
+
+/// Descriptors for listeners, the log, the resolver and the like.
+const OVERHEAD: u64 = 128;
+/// A connection and the one that it leads to.
+const DESCRIPTORS_EACH: u64 = 2;
+/// More connections than this are not opened unless `[limits] connections` says so.
+const MOST_BY_ITSELF: u32 = 100_000;
+/// How long host names may take before ports open without their answers.
+const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long questions that are under way may take when the guard ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How often refusals that were not shown are counted out.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Refused addresses that wait for an explanation; more are dropped.
+const STRANGERS: usize = 16;
+
+/// A guard that is running.
+#[derive(Debug)]
+pub struct Guard {
+    context: Arc<Context>,
+    /// Everything that is no connection: the ports, the resolver, the log's helpers.
+    helpers: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Guard {
+    /// Raises the descriptor limit, and begins to open ports.
+    pub async fn start(config: Config) -> Self {
+        let descriptors = raise_descriptor_limit();
+        let caps = caps(&config.limits, descriptors);
+        let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(config.cluster.network.clone())));
+        let (strangers, refused) = mpsc::channel(STRANGERS);
+        let dialer = dialer(&config);
+        let context =
+            Arc::new(Context::new(policy.clone(), settings(&config.limits, caps), dialer.clone(), strangers));
+        let guard = Self { context, helpers: TaskTracker::new(), stop: CancellationToken::new() };
+
+        let resolver = Resolver::new(policy_sender, config.cluster.resolve_every);
+        let (first, asked) = oneshot::channel();
+        guard.help(resolver.run(first));
+        // Late answers do no harm: a peer is let in when its name has one.
+        tokio::time::timeout(FIRST_ANSWERS, asked).await.map(drop).unwrap_or_default();
+
+        guard.help(explain_strangers(refused, policy));
+        guard.help(tell_of_quiet_refusals(Arc::clone(&guard.context)));
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            connections = caps.total,
+            reserve = caps.reserve,
+            descriptors,
+            "started"
+        );
+        let front = Front::new(FrontSettings { config, dialer }, Arc::clone(&guard.context));
+        guard.helpers.spawn(front.run(guard.stop.clone()));
+        guard
+    }
+
+    /// Runs something that need not end by itself until the guard stops.
+    fn help(&self, helper: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.helpers.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = helper => {}
+            }
+        });
+    }
+
+    /// Closes the ports, ends the links and waits for what is under way, 2 s at most.
+    pub async fn stop(self, cause: &'static str) {
+        tracing::info!(cause, connections = self.context.connections(), "stopping");
+        self.stop.cancel();
+        self.helpers.close();
+        self.helpers.wait().await;
+        self.context.stop.cancel();
+        self.context.sessions.close();
+        if tokio::time::timeout(LAST_ANSWERS, self.context.sessions.wait()).await.is_err() {
+            tracing::warn!(connections = self.context.connections(), "connections_abandoned");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+fn dialer(config: &Config) -> Dialer {
+    let backends = Backends { epmd: config.epmd.backend, dist: config.dist.backend.clone() };
+    Dialer::new(backends, config.limits.backend_timeout)
+}
+
+fn settings(limits: &Limits, caps: Caps) -> Settings {
+    Settings {
+        request_timeout: limits.request_timeout,
+        backend_timeout: limits.backend_timeout,
+        half_close_timeout: limits.half_close_timeout,
+        caps,
+    }
+}
+
+/// Raises the soft limit to the hard one: the soft limit is 1024 on most systems, for programs that
+/// use select(), which we do not. Returns the limit in force.
+fn raise_descriptor_limit() -> u64 {
+    let before = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %io::Error::from(error), limit = before.current, "descriptor_limit_not_raised");
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The caps that the descriptors carry.
+fn caps(limits: &Limits, descriptors: u64) -> Caps {
+    let carried = descriptors.saturating_sub(OVERHEAD).max(DESCRIPTORS_EACH) / DESCRIPTORS_EACH;
+    let carried = u32::try_from(carried).unwrap_or(u32::MAX);
+    let total = match limits.connections {
+        Some(wanted) if wanted > carried => {
+            tracing::warn!(
+                wanted,
+                carried,
+                descriptors,
+                help = "raise LimitNOFILE (ulimit -Hn): each connection takes two descriptors",
+                "connections_lowered"
+            );
+            carried
+        }
+        Some(wanted) => wanted,
+        None => carried.min(MOST_BY_ITSELF),
+    };
+    Caps {
+        total,
+        // On a small limit the reserve must not be all there is.
+        reserve: limits.reserve.min(total / 2),
+        per_address: limits.per_address,
+        per_subnet: limits.per_subnet,
+    }
+}
+
+async fn tell_of_quiet_refusals(context: Arc<Context>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        for again in context.refusals.sweep(Instant::now()) {
+            let peer = again.source.map_or_else(|| "others".to_owned(), |ip| ip.to_string());
+            tracing::info!(peer, reason = again.reason, count = again.count, "refused_again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(connections: Option<u32>) -> Limits {
+        Limits {
+            connections,
+            reserve: 64,
+            per_address: 512,
+            per_subnet: 2048,
+            request_timeout: Duration::from_secs(5),
+            backend_timeout: Duration::from_secs(5),
+            half_close_timeout: Duration::from_secs(300),
+        }
+    }
+
+    #[test]
+    fn the_caps_follow_from_the_descriptors() {
+        assert_eq!(caps(&limits(None), 1024).total, 448);
+        assert_eq!(caps(&limits(None), u64::MAX).total, MOST_BY_ITSELF);
+        assert_eq!(caps(&limits(Some(100)), 1024).total, 100);
+        assert_eq!(caps(&limits(Some(1000)), 1024).total, 448);
+        let small = caps(&limits(None), 140);
+        assert_eq!((small.total, small.reserve), (6, 3));
+    }
+}

@@ -1,0 +1,154 @@
+//! From the file as it is written to the configuration as it is meant.
+//!
+//! Owns the meaning of every value, the defaults and what must agree between keys. Each mistake is
+//! reported and passed over, so that all of them come at once.
+
+mod address;
+mod cluster;
+mod dist;
+mod epmd;
+mod limits;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::Hash;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::load::Overrides;
+use super::problem::{Problem, Problems};
+use super::schema::{Word, Words, Written, WrittenLog};
+use super::text::{LineCounter, quoted};
+use super::{Config, Log, LogFormat};
+
+/// The port of epmd when none is written.
+const EPMD_PORT: u16 = 4369;
+
+/// A key, as messages call it.
+#[derive(Debug, Clone, Copy)]
+struct Key(&'static str, &'static str);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.0, self.1)
+    }
+}
+
+/// Builds the configuration. It counts only when `problems` has no error afterwards.
+pub(super) fn build(
+    written: &Written<'_>,
+    lines: &mut LineCounter<'_>,
+    overrides: &Overrides,
+    problems: &mut Problems,
+) -> Config {
+    let cluster = cluster::build(&written.cluster, lines, overrides, problems);
+    let epmd = epmd::build(&written.epmd, problems);
+    let dist = dist::build(&written.dist, &epmd, problems);
+    let config = Config {
+        cluster,
+        epmd,
+        dist,
+        limits: limits::build(&written.limits, problems),
+        log: log(&written.log, problems),
+    };
+    report_nothing_served(written, &config, problems);
+    config
+}
+
+fn report_nothing_served(written: &Written<'_>, config: &Config, problems: &mut Problems) {
+    let Some(listen) = &written.epmd.listen else { return };
+    let ports = written.dist.ports.as_ref().map(toml::Spanned::span);
+    // A list that is broken is not one that is meant to be empty.
+    let meant = !problems.has_error_within(&listen.span())
+        && ports.is_none_or(|span| !problems.has_error_within(&span));
+    if meant && config.epmd.listen.is_empty() && config.dist.ports.is_empty() {
+        let message = "[epmd] listen: is empty and so is [dist] ports: nothing would be served";
+        let help = "name the ports that nodes listen on in [dist] ports, or write listen = [\"*\"]";
+        problems.push(Problem::error(listen.span(), message).with_help(help));
+    }
+}
+
+fn log(written: &WrittenLog<'_>, problems: &mut Problems) -> Log {
+    const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+    const LEVELS: &[(&str, tracing::Level)] = &[
+        ("error", tracing::Level::ERROR),
+        ("warn", tracing::Level::WARN),
+        ("info", tracing::Level::INFO),
+        ("debug", tracing::Level::DEBUG),
+        ("trace", tracing::Level::TRACE),
+    ];
+    let format = choice(Key("log", "format"), written.format.as_ref(), FORMATS, problems);
+    let level = choice(Key("log", "level"), written.level.as_ref(), LEVELS, problems);
+    Log { format: format.unwrap_or(LogFormat::Text), level: level.unwrap_or(tracing::Level::INFO) }
+}
+
+/// One of some words.
+fn choice<T: Copy>(
+    key: Key,
+    written: Option<&Word<'_>>,
+    choices: &[(&str, T)],
+    problems: &mut Problems,
+) -> Option<T> {
+    let word = written?;
+    let found = choices.iter().find(|(name, _)| name == word.get_ref());
+    if found.is_none() {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let message = format!("{key}: must be one of {}, is {}", names.join(", "), quoted(word.get_ref()));
+        problems.push(Problem::error(word.span(), message));
+    }
+    found.map(|(_, value)| *value)
+}
+
+/// From when to when a duration may last.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    least: Duration,
+    most: Duration,
+    shown: &'static str,
+}
+
+const SECOND_TO_DAY: Span =
+    Span { least: Duration::from_secs(1), most: Duration::from_hours(24), shown: "1s to 1d" };
+
+/// A duration with its unit, such as "5s".
+fn duration(key: Key, written: Option<&Word<'_>>, bounds: Span, problems: &mut Problems) -> Option<Duration> {
+    let word = written?;
+    let text = *word.get_ref();
+    let (message, help) = match humantime::parse_duration(text) {
+        Ok(value) if (bounds.least..=bounds.most).contains(&value) => return Some(value),
+        Ok(_) => (format!("{key}: {} is out of range: {} is possible", quoted(text), bounds.shown), None),
+        Err(humantime::DurationError::UnknownUnit { unit, value, .. }) if unit.is_empty() => {
+            let help = format!("write it with its unit: \"{value}s\"");
+            (format!("{key}: {} has no unit", quoted(text)), Some(help))
+        }
+        Err(_) => {
+            let help = "write a number and its unit, such as \"500ms\", \"30s\" or \"5m\"";
+            (format!("{key}: {} is no duration", quoted(text)), Some(help.to_owned()))
+        }
+    };
+    problems.push(Problem { help, ..Problem::error(word.span(), message) });
+    None
+}
+
+/// Collects what `read` makes of each element. An element that `read` refuses, or that means the
+/// same as an earlier one, is reported.
+fn each<T: Copy + Eq + Hash>(
+    key: Key,
+    written: &Words<'_>,
+    problems: &mut Problems,
+    read: impl Fn(&str) -> Result<T, address::Fault>,
+) -> Vec<(T, Range<usize>)> {
+    let mut values = Vec::new();
+    let mut seen = HashSet::new();
+    for word in written.get_ref() {
+        match read(word.get_ref()) {
+            Ok(value) if !seen.insert(value) => {
+                let message = format!("{key}: {} is in the list twice", quoted(word.get_ref()));
+                problems.push(Problem::error(word.span(), message));
+            }
+            Ok(value) => values.push((value, word.span())),
+            Err(fault) => problems.push(fault.at(key, word)),
+        }
+    }
+    values
+}

@@ -1,0 +1,178 @@
+//! Addresses to listen at and to dial.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Key;
+use crate::config::ListenOn;
+use crate::config::problem::Problem;
+use crate::config::schema::Word;
+use crate::config::text::quoted;
+
+/// Why a text is no such address.
+#[derive(Debug)]
+pub(super) struct Fault {
+    /// What is wrong, as it follows the quoted text.
+    why: &'static str,
+    help: Option<&'static str>,
+}
+
+impl Fault {
+    pub(super) const fn new(why: &'static str, help: &'static str) -> Self {
+        Self { why, help: Some(help) }
+    }
+
+    /// The problem that it is at `word`.
+    pub(super) fn at(&self, key: Key, word: &Word<'_>) -> Problem {
+        let message = format!("{key}: {} {}", quoted(word.get_ref()), self);
+        Problem { help: self.help.map(str::to_owned), ..Problem::error(word.span(), message) }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.why)
+    }
+}
+
+/// Where to listen: `*`, an address, or one of these with a port.
+pub(super) fn listen(text: &str) -> Result<(ListenOn, Option<u16>), Fault> {
+    if text == "*" {
+        return Ok((ListenOn::Everywhere, None));
+    }
+    if let Some(port) = text.strip_prefix("*:") {
+        return Ok((ListenOn::Everywhere, Some(behind_colon(port)?)));
+    }
+    let (ip, port) = split(text)?;
+    if ip.is_unspecified() {
+        return Err(Fault::new(
+            "would take loopback from epmd and the nodes too",
+            "write \"*\" for each address of this host that is not loopback",
+        ));
+    }
+    Ok((ListenOn::Ip(ip), port))
+}
+
+/// Whom to dial: an address, with or without a port.
+pub(super) fn dial(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
+    if text == "*" || text.starts_with("*:") {
+        return Err(Fault::new("is no address to dial", "write \"127.0.0.1\""));
+    }
+    let (ip, port) = split(text)?;
+    if ip.is_unspecified() {
+        return Err(Fault::new("is no address to dial", "write \"127.0.0.1\" or \"::1\""));
+    }
+    Ok((ip, port))
+}
+
+/// An address with IPv4-mapped IPv6 folded, and the port if there is one.
+fn split(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
+    if text.contains('%') {
+        return Err(Fault::new(
+            "has a zone id: link-local addresses are not served",
+            "write an address that is not link-local",
+        ));
+    }
+    let (ip, port) = if let Ok(ip) = text.parse::<IpAddr>() {
+        (ip, None)
+    } else if let Ok(addr) = text.parse::<SocketAddr>() {
+        (addr.ip(), Some(nonzero(addr.port())?))
+    } else {
+        return Err(no_address(text));
+    };
+    let ip = ip.to_canonical();
+    let (link_local, broadcast) = match ip {
+        IpAddr::V4(v4) => (false, v4.is_broadcast()),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), false),
+    };
+    if ip.is_multicast() || broadcast {
+        return Err(Fault { why: "is no address of one host: it is multicast or broadcast", help: None });
+    }
+    if link_local {
+        return Err(Fault::new(
+            "is link-local, which means nothing without its interface",
+            "write an address that is not link-local",
+        ));
+    }
+    Ok((ip, port))
+}
+
+fn nonzero(port: u16) -> Result<u16, Fault> {
+    if port == 0 { Err(PORT) } else { Ok(port) }
+}
+
+fn behind_colon(text: &str) -> Result<u16, Fault> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).map_or(Err(PORT), nonzero)
+}
+
+const PORT: Fault = Fault { why: "has no possible port: ports go from 1 to 65535", help: None };
+
+fn no_address(text: &str) -> Fault {
+    let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+    if text.rsplit_once(':').is_some_and(|(host, _)| bare(host)) {
+        return PORT;
+    }
+    if text.is_empty() {
+        return Fault { why: "is empty", help: None };
+    }
+    if bare(text) {
+        return Fault::new("has brackets but no port", "write 2001:db8::1 or [2001:db8::1]:4369");
+    }
+    Fault::new("is no IP address", "write an address: names are not resolved here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_write_an_address_is_understood() {
+        let ip = |text: &str| ListenOn::Ip(text.parse().unwrap());
+        for (text, expected) in [
+            ("*", (ListenOn::Everywhere, None)),
+            ("*:4370", (ListenOn::Everywhere, Some(4370))),
+            ("192.0.2.1", (ip("192.0.2.1"), None)),
+            ("192.0.2.1:4369", (ip("192.0.2.1"), Some(4369))),
+            ("2001:db8::1", (ip("2001:db8::1"), None)),
+            ("[2001:db8::1]:4369", (ip("2001:db8::1"), Some(4369))),
+            ("::ffff:192.0.2.1", (ip("192.0.2.1"), None)),
+            ("[::ffff:192.0.2.1]:1", (ip("192.0.2.1"), Some(1))),
+        ] {
+            assert_eq!(listen(text).unwrap(), expected, "{text}");
+        }
+        assert_eq!(dial("127.0.0.1:4369").unwrap(), ("127.0.0.1".parse().unwrap(), Some(4369)));
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (text, why) in [
+            ("", "is empty"),
+            ("h2.example.net", "is no IP address"),
+            ("localhost:4369", "is no IP address"),
+            ("192.0.2.1:0", "has no possible port"),
+            ("192.0.2.1:70000", "has no possible port"),
+            ("*:0", "has no possible port"),
+            ("*:+1", "has no possible port"),
+            ("*:", "has no possible port"),
+            ("[2001:db8::1]", "has brackets"),
+            ("[2001:db8::1]:x", "has no possible port"),
+            ("fe80::1%eth0", "has a zone id"),
+            ("[fe80::1%2]:4369", "has a zone id"),
+            ("fe80::1", "is link-local"),
+            ("224.0.0.1", "is no address of one host"),
+            ("ff02::1", "is no address of one host"),
+            ("255.255.255.255", "is no address of one host"),
+            ("0.0.0.0", "would take loopback"),
+            ("::", "would take loopback"),
+            ("::ffff:0.0.0.0", "would take loopback"),
+            ("[::]:4369", "would take loopback"),
+        ] {
+            let fault = listen(text).unwrap_err();
+            assert!(fault.why.starts_with(why), "{text}: {fault}");
+        }
+        for text in ["*", "*:4369", "0.0.0.0", "[::]:4369"] {
+            assert!(dial(text).unwrap_err().why.starts_with("is no address to dial"), "{text}");
+        }
+    }
+}

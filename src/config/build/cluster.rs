@@ -1,0 +1,136 @@
+//! `[cluster]`
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Key, SECOND_TO_DAY, duration};
+use crate::config::Cluster;
+use crate::config::load::Overrides;
+use crate::config::problem::{Problem, Problems};
+use crate::config::schema::{Words, WrittenCluster};
+use crate::config::text::{LineCounter, quoted};
+use crate::policy::{HostName, List, NetworkRules, Rule, RuleBook, Target};
+
+const ALLOW: Key = Key("cluster", "allow");
+const DENY: Key = Key("cluster", "deny");
+
+/// A rule, and where it stands unless it is of the command line.
+type Placed = (Rule, Option<Range<usize>>);
+
+pub(super) fn build(
+    written: &WrittenCluster<'_>,
+    lines: &mut LineCounter<'_>,
+    overrides: &Overrides,
+    problems: &mut Problems,
+) -> Cluster {
+    let mut allow = rules(List::Allow, written.allow.as_ref(), lines, problems);
+    let deny = rules(List::Deny, written.deny.as_ref(), lines, problems);
+    // A broken list is not one that is meant to be empty.
+    let broken = written.allow.as_ref().is_some_and(|list| problems.has_error_within(&list.span()));
+    allow.extend(
+        overrides
+            .allow
+            .iter()
+            .map(|target| (Rule { list: List::Allow, target: target.clone(), line: 0 }, None)),
+    );
+    report_twice(&allow, problems);
+    report_everybody(&allow, problems);
+    report_never_matching(&allow, &deny, problems);
+    if allow.is_empty() && !broken {
+        let span = written.allow.as_ref().map(toml::Spanned::span);
+        let message = format!("{ALLOW}: is empty: only this host itself may connect");
+        let help = "name the other hosts of the cluster: allow = [\"192.0.2.0/24\", \"h2.example.net\"]";
+        problems.push(Problem::warning(span, message).with_help(help));
+    }
+    let book = RuleBook::new(allow.into_iter().chain(deny).map(|(rule, _)| rule).collect());
+    let every =
+        duration(Key("cluster", "resolve_every"), written.resolve_every.as_ref(), SECOND_TO_DAY, problems);
+    Cluster { network: NetworkRules::new(book), resolve_every: every.unwrap_or(Duration::from_secs(30)) }
+}
+
+fn rules(
+    list: List,
+    written: Option<&Words<'_>>,
+    lines: &mut LineCounter<'_>,
+    problems: &mut Problems,
+) -> Vec<Placed> {
+    let key = match list {
+        List::Allow => ALLOW,
+        List::Deny => DENY,
+    };
+    let words = written.map(toml::Spanned::get_ref).map(Vec::as_slice).unwrap_or_default();
+    let mut rules = Vec::with_capacity(words.len());
+    for word in words {
+        match word.get_ref().parse::<Target>() {
+            Ok(target) => {
+                let (line, _) = lines.line_at(word.span().start);
+                let line = u32::try_from(line).unwrap_or(u32::MAX);
+                rules.push((Rule { list, target, line }, Some(word.span())));
+            }
+            Err(fault) => {
+                let message = format!("{key}: {} {fault}", quoted(word.get_ref()));
+                problems.push(Problem::error(word.span(), message));
+            }
+        }
+    }
+    rules
+}
+
+/// Where a rule comes from, as messages call it.
+fn source(rule: &Rule) -> String {
+    if rule.line == 0 { "--allow".to_owned() } else { ALLOW.to_string() }
+}
+
+fn report_twice(allow: &[Placed], problems: &mut Problems) {
+    let mut nets: HashMap<&IpNet, u32> = HashMap::with_capacity(allow.len());
+    let mut names: HashMap<&HostName, u32> = HashMap::new();
+    for (rule, span) in allow {
+        let earlier = match &rule.target {
+            Target::Net(net) => nets.insert(net, rule.line),
+            Target::Host(name) => names.insert(name, rule.line),
+        };
+        let Some(earlier) = earlier else { continue };
+        let place = if earlier == 0 { "--allow".to_owned() } else { format!("line {earlier}") };
+        let message = format!("{}: {} has been allowed in {place} already", source(rule), rule.target);
+        problems.push(Problem::warning(span.clone(), message));
+    }
+}
+
+fn report_everybody(allow: &[Placed], problems: &mut Problems) {
+    for (rule, span) in allow {
+        if let Target::Net(net) = &rule.target
+            && net.prefix_len() == 0
+        {
+            let message = format!("{}: {net} lets everybody in", source(rule));
+            problems.push(Problem::warning(span.clone(), message));
+        }
+    }
+}
+
+/// Reports what one network of `deny` covers wholly.
+fn report_never_matching(allow: &[Placed], deny: &[Placed], problems: &mut Problems) {
+    let mut nets: Vec<(IpNet, u32)> = deny
+        .iter()
+        .filter_map(|(rule, _)| match &rule.target {
+            Target::Net(net) => Some((*net, rule.line)),
+            Target::Host(_) => None,
+        })
+        .collect();
+    // By first address, and the wider one first, a network comes after all that cover it; with the
+    // covered ones gone at most one network can cover an address, and the search finds it.
+    nets.sort_unstable_by_key(|(net, _)| (net.network(), net.prefix_len()));
+    nets.dedup_by(|(inner, _), (outer, _)| outer.contains(&*inner));
+    for (rule, span) in allow {
+        let Target::Net(net) = &rule.target else { continue };
+        let after = nets.partition_point(|(outer, _)| outer.network() <= net.network());
+        let candidate = after.checked_sub(1).and_then(|at| nets.get(at));
+        if let Some((outer, line)) = candidate.filter(|(outer, _)| outer.contains(net)) {
+            let message =
+                format!("{}: {} can never match: {outer} is denied (line {line})", source(rule), rule.target);
+            problems.push(Problem::warning(span.clone(), message));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `[limits]`
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::{Key, SECOND_TO_DAY, Span, duration};
+use crate::config::Limits;
+use crate::config::problem::{Problem, Problems};
+use crate::config::schema::WrittenLimits;
+
+const QUICK: Span =
+    Span { least: Duration::from_millis(100), most: Duration::from_secs(60), shown: "100ms to 60s" };
+
+pub(super) fn build(written: &WrittenLimits<'_>, problems: &mut Problems) -> Limits {
+    let at = |name| Key("limits", name);
+    let connections = written.connections.as_ref().and_then(|value| {
+        let number = Spanned::new(value.span(), (*value.get_ref())?);
+        count(at("connections"), Some(&number), 8..=u32::MAX, problems)
+    });
+    let mut number = |name, written: &Option<Spanned<i64>>, least, default| {
+        count(at(name), written.as_ref(), least..=u32::MAX, problems).unwrap_or(default)
+    };
+    let reserve = number("reserve", &written.reserve, 0, 64);
+    let per_address = number("per_address", &written.per_address, 1, 512);
+    let per_subnet = number("per_subnet", &written.per_subnet, 1, 2048);
+    let mut time = |name, written: &Option<_>, bounds, default| {
+        duration(at(name), written.as_ref(), bounds, problems).unwrap_or(default)
+    };
+    let limits = Limits {
+        connections,
+        reserve,
+        per_address,
+        per_subnet,
+        request_timeout: time("request_timeout", &written.request_timeout, QUICK, Duration::from_secs(5)),
+        backend_timeout: time("backend_timeout", &written.backend_timeout, QUICK, Duration::from_secs(5)),
+        half_close_timeout: time(
+            "half_close_timeout",
+            &written.half_close_timeout,
+            SECOND_TO_DAY,
+            Duration::from_mins(5),
+        ),
+    };
+    report_disagreement(written, &limits, problems);
+    limits
+}
+
+fn count(
+    key: Key,
+    written: Option<&Spanned<i64>>,
+    range: RangeInclusive<u32>,
+    problems: &mut Problems,
+) -> Option<u32> {
+    let number = written?;
+    let value = *number.get_ref();
+    let read = u32::try_from(value).ok().filter(|value| range.contains(value));
+    if read.is_none() {
+        let message = if value < i64::from(*range.start()) {
+            format!("{key}: must be at least {}, is {value}", range.start())
+        } else {
+            format!("{key}: must be at most {}, is {value}", range.end())
+        };
+        problems.push(Problem::error(number.span(), message));
+    }
+    read
+}
+
+fn report_disagreement(written: &WrittenLimits<'_>, limits: &Limits, problems: &mut Problems) {
+    let at = |first: &Option<Spanned<i64>>| first.as_ref().map(Spanned::span);
+    let Limits { reserve, per_address, per_subnet, .. } = limits;
+    if let Some(connections) = limits.connections.filter(|connections| reserve >= connections) {
+        let span = at(&written.reserve).or(written.connections.as_ref().map(Spanned::span));
+        let message = format!(
+            "[limits] reserve: must be less than connections ({connections}), is {reserve}: \
+             nothing would be left for the networks of the cluster"
+        );
+        let help = format!("write reserve = {}, or allow more connections", connections / 4);
+        problems.push(Problem::error(span, message).with_help(help));
+    }
+    if per_address > per_subnet {
+        let span = at(&written.per_address).or(at(&written.per_subnet));
+        let message = format!(
+            "[limits] per_address: {per_address} is more than per_subnet ({per_subnet}), \
+             so an IPv6 address never gets as many"
+        );
+        problems.push(Problem::warning(span, message));
+    }
+}

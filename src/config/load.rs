@@ -1,0 +1,188 @@
+//! From a file, a text or nothing to a [`Config`].
+//!
+//! Owns reading the file and the order of the steps. Never draws conclusions from a value (`build`).
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{Group, Level};
+use toml::de::{DeTable, DeValue};
+
+use super::problem::{Color, Problem, Problems, Report, renderer};
+use super::schema::Written;
+use super::text::{LineCounter, TouchedLines};
+use super::{Config, build};
+use crate::policy::Target;
+
+/// The largest file that is read; a million networks take 20 MiB.
+pub const MAX_BYTES: u64 = 64 << 20;
+
+/// What the command line adds to the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--allow`: who may connect besides those of the file.
+    pub allow: Vec<Target>,
+}
+
+/// A configuration that can be run.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is hardly meant so.
+    pub warnings: Problems,
+    report: Report,
+}
+
+impl Loaded {
+    /// The warnings as rustc would draw them, with a summary; empty when there is none.
+    #[must_use]
+    pub fn render_warnings(&self, color: Color) -> String {
+        self.report.render(color)
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("cannot read {}{}", path.display(), advice(source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file has more than [`MAX_BYTES`].
+    #[error("{} is larger than the {} MiB that are read", path.display(), MAX_BYTES >> 20)]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no text.
+    #[error("{} is not UTF-8 at byte {offset} (line {line}): save it as UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes are good.
+        offset: usize,
+        /// The line of the first bad byte, counted from 1.
+        line: usize,
+    },
+    /// The file says something that cannot be.
+    #[error("{} has {}", .0.path_label(), .0.problems().summary())]
+    Invalid(Report),
+}
+
+impl LoadError {
+    /// All of it for a person: for an invalid file each problem as rustc would draw it.
+    #[must_use]
+    pub fn render(&self, color: Color) -> String {
+        if let Self::Invalid(report) = self {
+            return report.render(color);
+        }
+        let mut text = self.to_string();
+        if let Some(source) = std::error::Error::source(self) {
+            text = format!("{text}: {source}");
+        }
+        let mut out = renderer(color).render(&[Group::with_title(Level::ERROR.primary_title(text))]);
+        out.push('\n');
+        out
+    }
+}
+
+/// Loads the file at `path`.
+///
+/// # Errors
+/// When the file cannot be read, or says something that cannot be.
+pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, LoadError> {
+    let bytes = read(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        LoadError::NotUtf8 { path: path.to_owned(), offset: good.len(), line }
+    })?;
+    from_text(&path.display().to_string(), text, overrides)
+}
+
+/// Loads the configuration that `text` is; `path_label` is how messages call it.
+///
+/// # Errors
+/// When it says something that cannot be.
+pub fn from_text(path_label: &str, text: &str, overrides: &Overrides) -> Result<Loaded, LoadError> {
+    let (config, problems) = understand(text, overrides);
+    let report = Report::new(path_label, text, problems.clone());
+    if problems.has_errors() {
+        return Err(LoadError::Invalid(report));
+    }
+    Ok(Loaded { config, warnings: problems, report })
+}
+
+/// The configuration of a run without a file.
+#[must_use]
+pub fn defaults(overrides: &Overrides) -> Loaded {
+    let (config, warnings) = understand("", overrides);
+    Loaded { config, report: Report::new("(no file)", "", warnings.clone()), warnings }
+}
+
+/// Reads, checks and fills in. The configuration counts only when no problem is an error.
+fn understand(text: &str, overrides: &Overrides) -> (Config, Problems) {
+    let (mut root, refused) = DeTable::parse_recoverable(text);
+    let mut problems = Problems::default();
+    let mut broken = Vec::new();
+    for error in &refused {
+        broken.extend(error.span());
+        problems.push(Problem::error(error.span(), error.message()));
+    }
+    let mut found = Problems::default();
+    let written = Written::read(root.get_ref(), &mut found);
+    let config = build::build(&written, &mut LineCounter::new(text), overrides, &mut found);
+    drop(written);
+    dismantle(root.get_mut());
+    if refused.is_empty() {
+        problems = found;
+    } else {
+        // Where the parser lost its way, what it made of the rest of the line misleads.
+        let broken = TouchedLines::new(text, broken);
+        problems.extend_where(found, |span| !broken.touch(span));
+    }
+    problems.dedup();
+    (config, problems)
+}
+
+/// Takes nested tables apart one by one. The parser bounds the depth of lists and inline tables but
+/// not that of dotted keys, and dropping a table recurses into it.
+fn dismantle(root: &mut DeTable<'_>) {
+    let mut left = vec![std::mem::take(root)];
+    while let Some(table) = left.pop() {
+        for (_, value) in table {
+            if let DeValue::Table(inner) = value.into_inner() {
+                left.push(inner);
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= MAX_BYTES) {
+        Ok(bytes)
+    } else {
+        Err(LoadError::TooLarge { path: path.to_owned() })
+    }
+}
+
+/// What to do about the commonest reasons.
+fn advice(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::NotFound {
+        ": create it, or name another file with --config"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        ": let the user that epmd-guard runs as read the file and enter its directories"
+    } else {
+        ""
+    }
+}

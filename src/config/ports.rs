@@ -1,0 +1,173 @@
+//! A set of TCP ports, written as numbers and ranges.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// TCP ports: sorted ranges that neither overlap nor touch; port 0 is never one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PortSet(Vec<RangeInclusive<u16>>);
+
+/// Why a text is neither a port nor a range of ports.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortSetFault {
+    /// Port 0, which stands for "any port" when listening.
+    #[error("port 0 means any port: ports go from 1 to 65535")]
+    Zero,
+    /// The range ends before it begins.
+    #[error("{first}-{last} runs backwards")]
+    Reversed {
+        /// What stands before the hyphen.
+        first: u16,
+        /// What stands behind it.
+        last: u16,
+    },
+    /// Not a number, or one above 65535.
+    #[error("{0:?} is no port: ports go from 1 to 65535")]
+    NotANumber(String),
+}
+
+impl PortSet {
+    /// Takes the ports of all `ranges`. A range that runs backwards is empty, and port 0 is left out.
+    #[must_use]
+    pub fn from_ranges(ranges: impl IntoIterator<Item = RangeInclusive<u16>>) -> Self {
+        let mut bounds: Vec<(u16, u16)> = ranges
+            .into_iter()
+            .map(|range| ((*range.start()).max(1), *range.end()))
+            .filter(|(first, last)| first <= last)
+            .collect();
+        bounds.sort_unstable();
+        let mut merged: Vec<(u16, u16)> = Vec::new();
+        for (first, last) in bounds {
+            match merged.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                Some(_) | None => merged.push((first, last)),
+            }
+        }
+        Self(merged.into_iter().map(|(first, last)| first..=last).collect())
+    }
+
+    /// Whether `port` is one of them.
+    #[must_use]
+    pub fn contains(&self, port: u16) -> bool {
+        let after = self.0.partition_point(|range| *range.start() <= port);
+        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| range.contains(&port))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The ranges in order.
+    pub fn iter_ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
+        self.0.iter().cloned()
+    }
+}
+
+/// One element: "9100" or "9100-9105".
+impl FromStr for PortSet {
+    type Err = PortSetFault;
+
+    fn from_str(text: &str) -> Result<Self, PortSetFault> {
+        let number = |part: &str| {
+            // `u16::from_str` takes a sign.
+            let digits = part.trim();
+            let plain = digits.bytes().all(|b| b.is_ascii_digit());
+            let port: Option<u16> = if plain { digits.parse().ok() } else { None };
+            match port {
+                Some(0) => Err(PortSetFault::Zero),
+                Some(port) => Ok(port),
+                None => Err(PortSetFault::NotANumber(part.chars().take(40).collect())),
+            }
+        };
+        let Some((first, last)) = text.split_once('-').filter(|(first, _)| !first.trim().is_empty()) else {
+            let port = number(text)?;
+            return Ok(Self::from_ranges([port..=port]));
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first {
+            return Err(PortSetFault::Reversed { first, last });
+        }
+        Ok(Self::from_ranges([first..=last]))
+    }
+}
+
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, range) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(", ")?;
+            }
+            if range.start() == range.end() {
+                write!(f, "{}", range.start())?;
+            } else {
+                write!(f, "{}-{}", range.start(), range.end())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_element_is_a_port_or_a_range() {
+        for (text, shown) in [("9100", "9100"), ("9100-9105", "9100-9105"), (" 1 - 65535 ", "1-65535")] {
+            assert_eq!(text.parse::<PortSet>().unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_mistaken_element_says_what_is_wrong_with_it() {
+        let fault = |text: &str| text.parse::<PortSet>().unwrap_err();
+        assert_eq!(fault("0"), PortSetFault::Zero);
+        assert_eq!(fault("0-9"), PortSetFault::Zero);
+        assert_eq!(fault("9105-9100"), PortSetFault::Reversed { first: 9105, last: 9100 });
+        assert_eq!(fault("9105-9100").to_string(), "9105-9100 runs backwards");
+        for text in ["", "-", "-5", "+5", "x", "65536", "9100-", "9100-9105-9110", "9100 9101", "٣"] {
+            assert!(matches!(fault(text), PortSetFault::NotANumber(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_that_overlap_or_touch_are_merged() {
+        let set = PortSet::from_ranges([9200..=9200, 9103..=9105, 9100..=9102, 9101..=9104]);
+        assert_eq!(set.to_string(), "9100-9105, 9200");
+        assert_eq!(set.iter_ranges().collect::<Vec<_>>(), [9100..=9105, 9200..=9200]);
+        assert_eq!(PortSet::default().to_string(), "");
+        assert!(PortSet::from_ranges([RangeInclusive::new(5, 4), 0..=0]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_its_ranges_hold(
+            ranges in prop::collection::vec((0u16..60, 0u16..60), 0..8),
+            high in prop::collection::vec((65500u16..=65535, 65500u16..=65535), 0..4),
+        ) {
+            let ranges: Vec<_> = ranges.into_iter().chain(high).map(|(a, b)| a..=b).collect();
+            let naive: BTreeSet<u16> = ranges.iter().cloned().flatten().filter(|port| *port != 0).collect();
+            let set = PortSet::from_ranges(ranges);
+            for port in (0..=70).chain(65490..=65535) {
+                prop_assert_eq!(set.contains(port), naive.contains(&port), "{}", port);
+            }
+            prop_assert_eq!(set.is_empty(), naive.is_empty());
+            let ranges: Vec<_> = set.iter_ranges().collect();
+            for pair in ranges.windows(2) {
+                prop_assert!(u32::from(*pair[0].end()) + 1 < u32::from(*pair[1].start()), "merged and sorted");
+            }
+            let again = PortSet::from_ranges(
+                set.to_string().split(", ").filter(|s| !s.is_empty())
+                    .flat_map(|element| element.parse::<PortSet>().unwrap().iter_ranges().collect::<Vec<_>>()),
+            );
+            prop_assert_eq!(again, set);
+        }
+    }
+}

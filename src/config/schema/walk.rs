@@ -1,0 +1,267 @@
+//! Going through the tables, with every wrong name and type reported on the way.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::{SECTIONS, Section, Word, Words};
+use crate::config::problem::{Problem, Problems};
+use crate::config::text::quoted;
+
+/// The keys of one section of the file.
+#[derive(Debug)]
+pub(super) struct Keys<'a, 'p> {
+    section: &'static str,
+    table: Option<&'a DeTable<'a>>,
+    problems: &'p mut Problems,
+}
+
+/// Reports what stands at the top of the file and is no section.
+pub(super) fn report_unknown_sections(root: &DeTable<'_>, problems: &mut Problems) {
+    for (key, value) in root {
+        let name: &str = key.get_ref();
+        if SECTIONS.iter().any(|section| section.name == name) {
+            continue;
+        }
+        let known: Vec<String> = SECTIONS.iter().map(|section| format!("[{}]", section.name)).collect();
+        let tables = value.get_ref().as_array().into_iter().flatten();
+        let is_section =
+            value.get_ref().is_table() || tables.into_iter().any(|item| item.get_ref().is_table());
+        let problem = if is_section {
+            let message = format!("[{}]: is no section: there are {}", shown(name), known.join(", "));
+            let likely = likely(name, SECTIONS.iter().map(|section| section.name));
+            with_help(
+                Problem::error(key.span(), message),
+                likely.map(|name| format!("did you mean [{name}]?")),
+            )
+        } else {
+            let message = format!("{}: stands in no section: there are {}", shown(name), known.join(", "));
+            with_help(Problem::error(key.span(), message), homes(name, ""))
+        };
+        problems.push(problem);
+    }
+}
+
+impl<'a, 'p> Keys<'a, 'p> {
+    /// The keys of `section`; those that it does not know are reported.
+    pub(super) fn of(section: &'static Section, root: &'a DeTable<'a>, problems: &'p mut Problems) -> Self {
+        let value = root.get(section.name);
+        let table = value.and_then(|value| value.get_ref().as_table());
+        if let (Some(value), None) = (value, table) {
+            let message = format!("[{}]: must be a table, is {}", section.name, kind(value.get_ref()));
+            let help = format!("write [{}] once, in single brackets, and its keys below", section.name);
+            problems.push(Problem::error(value.span(), message).with_help(help));
+        }
+        for (key, _) in table.into_iter().flatten() {
+            let name: &str = key.get_ref();
+            if !section.keys.contains(&name) {
+                problems.push(unknown_key(section, name, key.span()));
+            }
+        }
+        Self { section: section.name, table, problems }
+    }
+
+    /// A string.
+    pub(super) fn word(&mut self, key: &'static str) -> Option<Word<'a>> {
+        let value = self.value(key)?;
+        word(value).or_else(|| self.wrong(key, value, "a string", None))
+    }
+
+    /// A duration, which is written as a string.
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<Word<'a>> {
+        let value = self.value(key)?;
+        let number = value.get_ref().as_integer();
+        let help = number.map(|number| format!("write it with its unit: \"{number}s\""));
+        word(value).or_else(|| self.wrong(key, value, "a string such as \"5s\"", help))
+    }
+
+    /// A list of strings.
+    pub(super) fn words(&mut self, key: &'static str) -> Option<Words<'a>> {
+        let value = self.value(key)?;
+        if let Some(items) = value.get_ref().as_array() {
+            return Some(Spanned::new(value.span(), self.elements(key, items)));
+        }
+        let help = word(value).map(|text| format!("write a list: [{}]", quoted(text.get_ref())));
+        let none = self.wrong(key, value, "a list of strings", help);
+        Some(Spanned::new(value.span(), none.unwrap_or_default()))
+    }
+
+    /// A string, or a list of strings.
+    pub(super) fn word_or_words(&mut self, key: &'static str) -> Option<Words<'a>> {
+        let value = self.value(key)?;
+        let words = match (value.get_ref().as_array(), word(value)) {
+            (Some(items), _) => self.elements(key, items),
+            (None, Some(word)) => vec![word],
+            (None, None) => self.wrong(key, value, "a string or a list of strings", None).unwrap_or_default(),
+        };
+        Some(Spanned::new(value.span(), words))
+    }
+
+    /// Ports and ranges of them: a number, a string, or a list of these.
+    pub(super) fn ports(&mut self, key: &'static str) -> Option<Spanned<Vec<Spanned<Cow<'a, str>>>>> {
+        let value = self.value(key)?;
+        let ports = match (value.get_ref().as_array(), port(value)) {
+            (Some(items), _) => {
+                let mut ports = Vec::with_capacity(items.len());
+                for item in items {
+                    match port(item) {
+                        Some(port) => ports.push(port),
+                        None => self.wrong_element(key, item, "a port or a string such as \"9100-9105\""),
+                    }
+                }
+                ports
+            }
+            (None, Some(port)) => vec![port],
+            (None, None) => {
+                self.wrong(key, value, "a port, a range or a list of them", None).unwrap_or_default()
+            }
+        };
+        Some(Spanned::new(value.span(), ports))
+    }
+
+    /// A whole number.
+    pub(super) fn number(&mut self, key: &'static str) -> Option<Spanned<i64>> {
+        let value = self.value(key)?;
+        let DeValue::Integer(number) = value.get_ref() else {
+            return self.wrong(key, value, "an integer", None);
+        };
+        self.integer(key, number, value.span())
+    }
+
+    /// A whole number or "auto", which is `None`.
+    pub(super) fn number_or_auto(&mut self, key: &'static str) -> Option<Spanned<Option<i64>>> {
+        let value = self.value(key)?;
+        match (value.get_ref().as_integer(), word(value)) {
+            (Some(number), _) => {
+                let number = self.integer(key, number, value.span())?;
+                Some(Spanned::new(value.span(), Some(number.into_inner())))
+            }
+            (None, Some(text)) if *text.get_ref() == "auto" => Some(Spanned::new(value.span(), None)),
+            (None, Some(text)) => {
+                let message = format!("must be \"auto\" or an integer, is {}", quoted(text.get_ref()));
+                self.report(key, value.span(), message);
+                None
+            }
+            (None, None) => self.wrong(key, value, "\"auto\" or an integer", None),
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.table?.get(key)
+    }
+
+    fn elements(&mut self, key: &'static str, items: &'a [Spanned<DeValue<'a>>]) -> Vec<Word<'a>> {
+        let mut words = Vec::with_capacity(items.len());
+        for item in items {
+            match word(item) {
+                Some(word) => words.push(word),
+                None => self.wrong_element(key, item, "a string"),
+            }
+        }
+        words
+    }
+
+    fn integer(
+        &mut self,
+        key: &'static str,
+        number: &DeInteger<'_>,
+        span: Range<usize>,
+    ) -> Option<Spanned<i64>> {
+        let read = i64::from_str_radix(number.as_str(), number.radix()).ok();
+        if read.is_none() {
+            self.report(key, span.clone(), "is too large a number");
+        }
+        Some(Spanned::new(span, read?))
+    }
+
+    /// Reports a value of the wrong type. Returns nothing, in the place of the value.
+    fn wrong<T>(
+        &mut self,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        wanted: &str,
+        help: Option<String>,
+    ) -> Option<T> {
+        let message = format!("[{}] {key}: must be {wanted}, is {}", self.section, kind(value.get_ref()));
+        self.problems.push(with_help(Problem::error(value.span(), message), help));
+        None
+    }
+
+    fn wrong_element(&mut self, key: &str, item: &Spanned<DeValue<'_>>, wanted: &str) {
+        let message = format!("each element must be {wanted}, this one is {}", kind(item.get_ref()));
+        self.report(key, item.span(), message);
+    }
+
+    fn report(&mut self, key: &str, span: Range<usize>, message: impl fmt::Display) {
+        self.problems.push(Problem::error(span, format!("[{}] {key}: {message}", self.section)));
+    }
+}
+
+/// What a value is, in the words of the messages.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn word<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Word<'a>> {
+    value.get_ref().as_str().map(|text| Spanned::new(value.span(), text))
+}
+
+fn port<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Spanned<Cow<'a, str>>> {
+    let decimal = |number: &'a DeInteger<'a>| {
+        let read = i64::from_str_radix(number.as_str(), number.radix());
+        read.map_or(Cow::Borrowed(number.as_str()), |number| Cow::Owned(number.to_string()))
+    };
+    let number = value.get_ref().as_integer().map(decimal);
+    let text = number.or_else(|| value.get_ref().as_str().map(Cow::Borrowed))?;
+    Some(Spanned::new(value.span(), text))
+}
+
+fn unknown_key(section: &Section, name: &str, span: Range<usize>) -> Problem {
+    let known = section.keys.join(", ");
+    let message = format!("[{}] {}: is no key: there are {known}", section.name, shown(name));
+    let likely = likely(name, section.keys.iter().copied()).map(|name| format!("did you mean {name}?"));
+    with_help(Problem::error(span, message), likely.or_else(|| homes(name, section.name)))
+}
+
+/// The sections other than `here` that have the key `name`.
+fn homes(name: &str, here: &str) -> Option<String> {
+    let having = SECTIONS.iter().filter(|section| section.name != here && section.keys.contains(&name));
+    let homes: Vec<String> = having.map(|section| format!("[{}]", section.name)).collect();
+    (!homes.is_empty())
+        .then(|| format!("{name} is a key of {}: put it below that header", homes.join(" and ")))
+}
+
+/// The known name that is written almost like `name`.
+fn likely(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    // The distance takes quadratic time, and no name of ours is longer.
+    if name.len() > 40 {
+        return None;
+    }
+    let lower = name.to_lowercase();
+    known
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// A key as messages show it: bare when it could be written so, and never longer than a line.
+fn shown(name: &str) -> String {
+    let bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if bare && !name.is_empty() && name.len() <= 60 { name.to_owned() } else { quoted(name) }
+}
+
+fn with_help(problem: Problem, help: Option<String>) -> Problem {
+    Problem { help, ..problem }
+}

@@ -1,0 +1,113 @@
+//! What an operator should do about a port that is taken.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::takeover::Takeover;
+use crate::session::Role;
+use crate::transport::holder::Holder;
+
+/// The link that enables Debian's socket unit for epmd.
+const EPMD_SOCKET: &str = "/etc/systemd/system/sockets.target.wants/epmd.socket";
+
+/// The change that cures it.
+pub(super) fn advise(
+    role: Role,
+    addr: SocketAddr,
+    holders: &[Holder],
+    takeover: Option<&Takeover>,
+) -> String {
+    let look = format!("find out who holds it (as root: ss -ltnp 'sport = :{}')", addr.port());
+    let Some(holder) = holders.first() else {
+        return format!("{look}; it was held a moment ago and will be tried again");
+    };
+    if holder.is_likely("epmd-guard") {
+        return "another epmd-guard serves this address: stop one of the two".to_owned();
+    }
+    match role {
+        Role::Epmd => advise_epmd(holder, takeover, &look),
+        Role::Dist if holder.socket.addr.ip().is_unspecified() => format!(
+            "the node listens on every address, so that the guard cannot stand in front of it: start it with \
+             `-kernel inet_dist_use_interface {{127,0,0,1}}` (ejabberd: INET_DIST_INTERFACE=127.0.0.1 in \
+             ejabberdctl.cfg; RabbitMQ: {{kernel,[{{inet_dist_use_interface,{{127,0,0,1}}}}]}} in advanced.config); {look}"
+        ),
+        Role::Dist => format!(
+            "something listens on this very address: have it listen on loopback, or take port {} out of [dist] ports; {look}",
+            addr.port()
+        ),
+    }
+}
+
+fn advise_epmd(holder: &Holder, takeover: Option<&Takeover>, look: &str) -> String {
+    let port = holder.socket.addr.port();
+    if holder.is_likely_systemd() && (holder.process.is_some() || Path::new(EPMD_SOCKET).exists()) {
+        return format!(
+            "systemd's epmd.socket holds it: `systemctl edit epmd.socket`, write [Socket], ListenStream= (empty), \
+             ListenStream=127.0.0.1:{port} and ListenStream=[::1]:{port} on lines of their own, then \
+             `systemctl restart epmd.socket`; {look}"
+        );
+    }
+    match takeover {
+        Some(Takeover::HoldsNames(names)) => format!(
+            "an epmd on every address holds {} name(s) ({}) and is left alone: set ERL_EPMD_ADDRESS=127.0.0.1 for \
+             whatever starts epmd, then stop these nodes, run `epmd -kill` and start them again, or restart epmd: \
+             nodes of OTP 23.3 and later register again within 2 s; {look}",
+            names.len(),
+            names.join(", ")
+        ),
+        Some(Takeover::Ending | Takeover::Refused) => format!(
+            "an epmd without names holds it and did not give it up: something starts it again, such as systemd's \
+             epmd.socket; set ERL_EPMD_ADDRESS=127.0.0.1 for it, or let the unit listen on 127.0.0.1:{port} only; {look}"
+        ),
+        Some(Takeover::NotEpmd) | None => format!("{look} and have it listen elsewhere"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::holder::Owner;
+    use crate::transport::sockets::Listening;
+
+    fn holder(addr: &str, uid: u32, process: Option<(&str, i32)>) -> Holder {
+        Holder {
+            socket: Listening { addr: addr.parse().unwrap(), uid, inode: 1 },
+            user: None,
+            process: process.map(|(name, pid)| Owner { pid, name: name.into(), unit: None }),
+            suspects: Vec::new(),
+        }
+    }
+
+    fn advice(role: Role, addr: &str, holder: Holder, takeover: Option<Takeover>) -> String {
+        advise(role, addr.parse().unwrap(), &[holder], takeover.as_ref())
+    }
+
+    #[test]
+    fn a_node_on_every_address_is_told_where_to_listen() {
+        let text = advice(Role::Dist, "192.0.2.1:9100", holder("0.0.0.0:9100", 104, None), None);
+        assert!(text.contains("inet_dist_use_interface {127,0,0,1}"), "{text}");
+        assert!(text.contains("ss -ltnp 'sport = :9100'"), "{text}");
+    }
+
+    #[test]
+    fn a_socket_of_process_1_is_a_socket_unit() {
+        let text = advice(Role::Epmd, "192.0.2.1:4369", holder("[::]:4369", 0, Some(("systemd", 1))), None);
+        assert!(text.contains("systemctl edit epmd.socket"), "{text}");
+        assert!(text.contains("ListenStream=127.0.0.1:4369"), "{text}");
+    }
+
+    #[test]
+    fn an_epmd_with_names_is_named_with_its_names() {
+        let names = Takeover::HoldsNames(vec!["a".into(), "b".into()]);
+        let text =
+            advice(Role::Epmd, "192.0.2.1:4369", holder("0.0.0.0:4369", 104, Some(("epmd", 9))), Some(names));
+        assert!(text.contains("2 name(s) (a, b)") && text.contains("ERL_EPMD_ADDRESS=127.0.0.1"), "{text}");
+    }
+
+    #[test]
+    fn another_guard_is_recognized() {
+        let text =
+            advice(Role::Epmd, "192.0.2.1:4369", holder("192.0.2.1:4369", 9, Some(("epmd-guard", 9))), None);
+        assert!(text.contains("another epmd-guard"), "{text}");
+    }
+}

@@ -1,0 +1,274 @@
+//! Which of our ports are open: the ones that are configured and have something behind them.
+//!
+//! Owns the listeners. Looks at the kernel's tables five times a second; an outside port opens when
+//! something listens behind it and closes when that goes, so that a node that tries its own port
+//! before it starts finds it closed. Links live on when their port closes.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::advice::advise;
+use super::takeover::{Takeover, take_over};
+use crate::config::{Config, ListenOn};
+use crate::session::{Context, Role, accept};
+use crate::transport::holder::{self, Holder};
+use crate::transport::{Dialer, Listener, describe, host, sockets};
+
+/// How often the tables are read.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often our own addresses and names are looked up.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
+/// How long a port that could not be opened is left alone, doubled up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How long whoever holds epmd's port may take to answer: it is on this host.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a port that stays taken is told of again.
+const REMIND_EVERY: Duration = Duration::from_secs(600);
+
+/// What the front needs to know.
+#[derive(Debug)]
+pub struct FrontSettings {
+    /// The configuration.
+    pub config: Config,
+    /// Asks an epmd that holds our port.
+    pub dialer: Dialer,
+}
+
+/// The open ports, and those that should be.
+#[derive(Debug)]
+pub struct Front {
+    settings: FrontSettings,
+    context: Arc<Context>,
+    /// The owner of the accept loops.
+    loops: TaskTracker,
+    open: HashMap<Place, CancellationToken>,
+    closed: HashMap<Place, Failing>,
+    outside: Vec<IpAddr>,
+    own_names: Vec<IpAddr>,
+    addresses_due: Instant,
+}
+
+type Place = (Role, SocketAddr);
+
+/// A place that could not be opened.
+#[derive(Debug)]
+struct Failing {
+    retry_at: Instant,
+    wait: Duration,
+    told: Option<(String, Instant)>,
+    /// What the holder of this socket said when it was asked to end; it is asked once, unless names
+    /// kept it.
+    asked: Option<(u64, Takeover)>,
+}
+
+impl Front {
+    /// A front with nothing open yet.
+    #[must_use]
+    pub fn new(settings: FrontSettings, context: Arc<Context>) -> Self {
+        Self {
+            settings,
+            context,
+            loops: TaskTracker::new(),
+            open: HashMap::new(),
+            closed: HashMap::new(),
+            outside: Vec::new(),
+            own_names: Vec::new(),
+            addresses_due: Instant::now(),
+        }
+    }
+
+    /// Opens and closes ports until `stop`, then closes all and waits for the accept loops.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => self.look().await,
+            }
+        }
+        for (_, loop_stop) in self.open.drain() {
+            loop_stop.cancel();
+        }
+        self.loops.close();
+        self.loops.wait().await;
+    }
+
+    async fn look(&mut self) {
+        self.learn_addresses().await;
+        let listening = match tokio::task::spawn_blocking(sockets::listening).await {
+            Ok(Ok(listening)) => listening,
+            // Without the tables nothing new is opened and nothing is closed.
+            Ok(Err(error)) => {
+                return tracing::error!(%error, help = "/proc must be mounted", "tables_unreadable");
+            }
+            Err(_) => return,
+        };
+        let wanted = self.wanted(&listening);
+        self.close_others(&wanted);
+        let missing: Vec<Place> = wanted.into_iter().filter(|place| !self.open.contains_key(place)).collect();
+        for place in missing {
+            self.try_open(place).await;
+        }
+    }
+
+    /// The host's addresses and the ones of its own names. A resolver that does not answer keeps the
+    /// last ones.
+    async fn learn_addresses(&mut self) {
+        if Instant::now() < self.addresses_due {
+            return;
+        }
+        self.addresses_due = Instant::now() + ADDRESSES_EVERY;
+        let looked = tokio::task::spawn_blocking(|| (host::addresses(), host::addresses_of_own_names()));
+        if let Ok(Ok((outside, own_names))) = tokio::time::timeout(ADDRESSES_EVERY, looked).await {
+            match outside {
+                Ok(outside) => self.outside = outside,
+                Err(error) => tracing::warn!(%error, "addresses_unreadable"),
+            }
+            if let Ok(own_names) = own_names {
+                self.own_names = own_names;
+            }
+        }
+    }
+
+    fn wanted(&self, listening: &[sockets::Listening]) -> HashSet<Place> {
+        let Config { epmd, dist, .. } = &self.settings.config;
+        let mut wanted = HashSet::new();
+        for (on, port) in &epmd.listen {
+            let places = self.addresses(*on).map(|ip| (Role::Epmd, SocketAddr::new(ip, *port)));
+            wanted.extend(places.filter(|(_, addr)| *addr != epmd.backend));
+        }
+        let behind = sockets::ports_of(listening, &dist.backend);
+        for port in behind.into_iter().filter(|port| dist.ports.contains(*port)) {
+            for on in &dist.listen {
+                let places = self.addresses(*on).map(|ip| (Role::Dist, SocketAddr::new(ip, port)));
+                wanted.extend(places.filter(|(_, addr)| !dist.backend.contains(&addr.ip())));
+            }
+        }
+        wanted
+    }
+
+    /// The addresses to listen at, and for self the ones of this host's own names.
+    fn addresses(&self, on: ListenOn) -> impl Iterator<Item = IpAddr> {
+        let chosen = match on {
+            ListenOn::Everywhere => self.outside.clone(),
+            ListenOn::Ip(ip) => vec![ip],
+        };
+        // 127.0.0.1 and ::1 are where epmd and the nodes are.
+        let is_backend = |ip: &IpAddr| {
+            *ip == IpAddr::from([127, 0, 0, 1]) || *ip == IpAddr::from(std::net::Ipv6Addr::LOCALHOST)
+        };
+        let own: Vec<IpAddr> = self.own_names.iter().copied().filter(|ip| !is_backend(ip)).collect();
+        chosen.into_iter().chain(own)
+    }
+
+    fn close_others(&mut self, wanted: &HashSet<Place>) {
+        self.closed.retain(|place, _| wanted.contains(place));
+        self.open.retain(|place, loop_stop| {
+            let keep = wanted.contains(place);
+            if !keep {
+                loop_stop.cancel();
+                tracing::info!(role = %place.0, listener = %place.1, "port_closed");
+            }
+            keep
+        });
+    }
+
+    async fn try_open(&mut self, place: Place) {
+        let (role, addr) = place;
+        if self.closed.get(&place).is_some_and(|failing| Instant::now() < failing.retry_at) {
+            return;
+        }
+        match Listener::bind(addr) {
+            Ok(listener) => {
+                self.closed.remove(&place);
+                let loop_stop = CancellationToken::new();
+                self.open.insert(place, loop_stop.clone());
+                self.loops.spawn(accept(listener, role, Arc::clone(&self.context), loop_stop));
+                tracing::info!(role = %role, listener = %addr, "port_opened");
+            }
+            Err(error) => self.put_off(place, &error).await,
+        }
+    }
+
+    /// Says why a port cannot be opened, once for each cause, and when it is tried again.
+    async fn put_off(&mut self, place: Place, error: &io::Error) {
+        let (role, addr) = place;
+        let mut failing = self.closed.remove(&place).unwrap_or_else(Failing::new);
+        let text = if error.kind() == io::ErrorKind::AddrInUse {
+            let holders = tokio::task::spawn_blocking(move || holder::of(addr)).await.unwrap_or_default();
+            let takeover = self.ask_to_end(place, &holders, &mut failing).await;
+            let held = holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            (held, advise(role, addr, &holders, takeover.as_ref()))
+        } else if error.kind() == io::ErrorKind::AddrNotAvailable {
+            (
+                String::new(),
+                "this host does not have the address (yet); it is served when it comes".to_owned(),
+            )
+        } else {
+            (String::new(), "the kernel refuses it".to_owned())
+        };
+        failing.tell(place, error, text);
+        failing.retry_at = Instant::now() + failing.wait;
+        failing.wait = (failing.wait * 2).min(LONGEST_RETRY);
+        self.closed.insert(place, failing);
+    }
+
+    /// An epmd that holds no name is asked to end, once.
+    async fn ask_to_end(
+        &self,
+        (role, addr): Place,
+        holders: &[Holder],
+        failing: &mut Failing,
+    ) -> Option<Takeover> {
+        let holder = holders.first()?;
+        if role != Role::Epmd || holder.is_likely("epmd-guard") {
+            return None;
+        }
+        let inode = holder.socket.inode;
+        if let Some((asked, answer)) = &failing.asked
+            && *asked == inode
+            && !matches!(answer, Takeover::HoldsNames(_))
+        {
+            return Some(answer.clone());
+        }
+        let takeover = take_over(addr, &self.settings.dialer, TAKEOVER_TIMEOUT).await;
+        failing.asked = Some((inode, takeover.clone()));
+        if takeover == Takeover::Ending {
+            // The port is free in a moment.
+            failing.wait = FIRST_RETRY;
+            tracing::warn!(
+                listener = %addr, holder = %holder,
+                help = "set ERL_EPMD_ADDRESS=127.0.0.1 for whatever starts epmd on this host",
+                "took_over_from_idle_epmd"
+            );
+        }
+        Some(takeover)
+    }
+}
+
+impl Failing {
+    fn new() -> Self {
+        Self { retry_at: Instant::now(), wait: FIRST_RETRY, told: None, asked: None }
+    }
+
+    fn tell(&mut self, (role, addr): Place, error: &io::Error, (holder, help): (String, String)) {
+        let text = format!("{error}{holder}{help}");
+        let known = self.told.as_ref().is_some_and(|(told, at)| *told == text && at.elapsed() < REMIND_EVERY);
+        // The first failure after an epmd was asked to end is the one that the request cures.
+        let being_cured = self.wait == FIRST_RETRY && matches!(self.asked, Some((_, Takeover::Ending)));
+        if !known && !being_cured {
+            let error = describe(error);
+            tracing::warn!(role = %role, listener = %addr, error, holder, help, "port_taken");
+            self.told = Some((text, Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Why a connection ended: one reason each, for one closing event.
+
+use crate::policy::Denial;
+use crate::proto::epmd::Malformed;
+use crate::transport::{Ended, How, Side};
+
+/// The end that went first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// It dialled us.
+    Downstream,
+    /// It was dialled by us.
+    Upstream,
+}
+
+/// Why a connection that was admitted ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The question was answered.
+    Answered,
+    /// The policy said no after the connection had been admitted.
+    Refused(Denial),
+    /// The request can be none.
+    Malformed(Malformed),
+    /// The request was not whole at the deadline.
+    RequestTimeout,
+    /// The peer closed or reset before its request was whole.
+    NoRequest,
+    /// The peer did not take the answer, or was gone.
+    AnswerNotTaken,
+    /// Nothing behind us could be connected.
+    BackendDown,
+    /// epmd did not answer in time.
+    BackendTimeout,
+    /// epmd closed without an answer: its way to refuse.
+    BackendRefused,
+    /// epmd's answer was none.
+    BackendFault,
+    /// epmd has that name already.
+    NotRegistered,
+    /// The registration's connection ended, by FIN, RST or a byte that does not belong there.
+    RegistrationEnded(Party),
+    /// An end of the link closed it.
+    LinkClosed(Party),
+    /// An end of the link reset it, or its socket failed.
+    LinkReset(Party),
+    /// One end had closed and the other one stayed silent.
+    HalfClosed,
+    /// We were told to stop.
+    Stopped,
+}
+
+impl CloseReason {
+    /// The reason, as it stands in the log.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused(denial) => denial.label(),
+            Self::Malformed(_) => "malformed",
+            Self::RequestTimeout => "request_timeout",
+            Self::NoRequest => "no_request",
+            Self::AnswerNotTaken => "answer_not_taken",
+            Self::BackendDown => "backend_down",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendRefused => "backend_refused",
+            Self::BackendFault => "backend_fault",
+            Self::NotRegistered => "not_registered",
+            Self::RegistrationEnded(Party::Downstream) => "unregistered_by_node",
+            Self::RegistrationEnded(Party::Upstream) => "unregistered_by_epmd",
+            Self::LinkClosed(Party::Downstream) => "closed_by_downstream",
+            Self::LinkClosed(Party::Upstream) => "closed_by_upstream",
+            Self::LinkReset(Party::Downstream) => "reset_by_downstream",
+            Self::LinkReset(Party::Upstream) => "reset_by_upstream",
+            Self::HalfClosed => "half_closed",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl From<Side> for Party {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Downstream => Self::Downstream,
+            Side::Upstream => Self::Upstream,
+        }
+    }
+}
+
+impl From<Ended> for CloseReason {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::By(side, How::Fin) => Self::LinkClosed(side.into()),
+            Ended::By(side, How::Reset) => Self::LinkReset(side.into()),
+            Ended::HalfClosedTooLong(_) => Self::HalfClosed,
+            Ended::Stopped => Self::Stopped,
+        }
+    }
+}
+
+/// How a connection ended and what it carried.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) reason: CloseReason,
+    /// What was asked, made only of our own words and escaped names.
+    pub(super) asked: Option<String>,
+    /// What went wrong, in words.
+    pub(super) detail: Option<String>,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+}
+
+impl From<CloseReason> for Outcome {
+    fn from(reason: CloseReason) -> Self {
+        let detail =
+            if let CloseReason::Malformed(malformed) = reason { Some(malformed.to_string()) } else { None };
+        Self { reason, asked: None, detail, bytes_up: 0, bytes_down: 0 }
+    }
+}
+
+impl Outcome {
+    pub(super) fn asked(mut self, asked: impl Into<String>) -> Self {
+        self.asked = Some(asked.into());
+        self
+    }
+
+    pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub(super) fn moved(mut self, up: u64, down: u64) -> Self {
+        (self.bytes_up, self.bytes_down) = (up, down);
+        self
+    }
+}

@@ -1,0 +1,232 @@
+//! A question to epmd: read one bounded request, decide, ask in our own words, answer in our own.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::close::{CloseReason, Outcome, Party};
+use super::context::Context;
+use super::question::{QuestionError, ask};
+use super::walk::Session;
+use crate::policy::Permit;
+use crate::proto::epmd::{
+    Alive2, Alive2Reply, DumpReply, MAX_REQUEST, Malformed, NamesReply, PortReply, ReplyFault, Request,
+    StopReply, frame, opcode,
+};
+use crate::transport::{answer_and_close, describe};
+
+/// Serves one request. epmd answers one and closes, and so do we.
+pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Context) -> Outcome {
+    let mut input = Vec::new();
+    let read = read_request(&mut stream, &mut input, session, context);
+    match tokio::time::timeout(context.settings.request_timeout, read).await {
+        Err(_) => return CloseReason::RequestTimeout.into(),
+        Ok(Err(reason)) => return reason.into(),
+        Ok(Ok(())) => {}
+    }
+    let request = match frame(&input).map(Option::unwrap_or_default).and_then(Request::decode) {
+        Ok(request) => request,
+        Err(malformed) => return CloseReason::Malformed(malformed).into(),
+    };
+    let permit = match context.policy().authorize_request(&session.admission, &request) {
+        Ok(permit) => permit,
+        Err(denial) => return CloseReason::Refused(denial).into(),
+    };
+    let asked = describe_request(&request);
+    let served = match request {
+        Request::Alive2(alive) => register(stream, &permit, &alive, context).await,
+        Request::PortPlease2(_) | Request::Names | Request::Dump | Request::Stop(_) | Request::Kill => {
+            answer(stream, &permit, &request, (session, context)).await
+        }
+    };
+    served.unwrap_or_else(|failed| failed).asked(asked)
+}
+
+/// Reads until the frame is whole. Whether the peer may ask for it at all is decided when the opcode
+/// has come, so that nobody may hold a connection for something that would be refused anyway.
+async fn read_request(
+    stream: &mut TcpStream,
+    input: &mut Vec<u8>,
+    session: &Session,
+    context: &Context,
+) -> Result<(), CloseReason> {
+    let mut chunk = [0; MAX_REQUEST + 3];
+    loop {
+        let count = stream.read(&mut chunk).await.map_err(|_| CloseReason::NoRequest)?;
+        if count == 0 {
+            return Err(CloseReason::NoRequest);
+        }
+        input.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        if let Some(opcode) = opcode(input).map_err(CloseReason::Malformed)? {
+            let allowed = context.policy().may_ask(&session.admission, opcode);
+            allowed.map_err(CloseReason::Refused)?;
+        }
+        // A frame is never longer than MAX_REQUEST + 2 bytes and anything behind it is an error, so
+        // the loop ends before `input` holds two chunks.
+        if frame(input).map_err(CloseReason::Malformed)?.is_some() {
+            return Ok(());
+        }
+    }
+}
+
+fn describe_request(request: &Request<'_>) -> String {
+    let opcode = request.opcode();
+    match request {
+        Request::PortPlease2(name) | Request::Stop(name) => format!("{opcode} {name}"),
+        Request::Alive2(alive) => format!("{opcode} {} port {}", alive.name, alive.port),
+        Request::Names | Request::Dump | Request::Kill => opcode.to_string(),
+    }
+}
+
+/// Asks epmd, and passes on what its answer means.
+async fn answer(
+    stream: TcpStream,
+    permit: &Permit,
+    request: &Request<'_>,
+    (session, context): (&Session, &Context),
+) -> Result<Outcome, Outcome> {
+    let timeout = context.settings.backend_timeout;
+    // KILL ends nothing: epmd is asked whether it holds a name, which is what decides its answer.
+    let question = if let Request::Kill = request { Request::Names } else { *request };
+    let sent = question.encode();
+    let upstream = dial_epmd(permit, context).await?;
+    let received = ask(upstream, &sent, timeout).await.map_err(|error| {
+        let reason = match error {
+            QuestionError::TimedOut(_) => CloseReason::BackendTimeout,
+            QuestionError::Io(_) | QuestionError::TooLong => CloseReason::BackendFault,
+        };
+        Outcome::from(reason).detail(describe(&error))
+    })?;
+    let port = session.arrival.local.port();
+    let bytes = reply_to(request, &received, port.into()).map_err(|fault| {
+        let reason = match fault {
+            ReplyFault::Silent => CloseReason::BackendRefused,
+            ReplyFault::WrongOpcode(_) | ReplyFault::BadFields => CloseReason::BackendFault,
+        };
+        Outcome::from(reason).detail(fault.to_string())
+    })?;
+    let moved = (length(&sent), length(&bytes));
+    match answer_and_close(stream, &bytes, timeout).await {
+        Ok(()) => Ok(Outcome::from(CloseReason::Answered).moved(moved.0, moved.1)),
+        Err(error) => Err(Outcome::from(CloseReason::AnswerNotTaken).detail(error.to_string())),
+    }
+}
+
+async fn dial_epmd(permit: &Permit, context: &Context) -> Result<TcpStream, Outcome> {
+    context.dialer.dial(permit).await.map_err(|error| {
+        let cure = "start epmd on loopback, for instance by starting a node with ERL_EPMD_ADDRESS=127.0.0.1";
+        Outcome::from(CloseReason::BackendDown).detail(format!("{}; {cure}", describe(&error)))
+    })
+}
+
+/// Our own bytes for what epmd answered. The port of NAMES is the one that was dialled:
+/// `erl_epmd` compares them.
+fn reply_to(request: &Request<'_>, received: &[u8], port: u32) -> Result<Vec<u8>, ReplyFault> {
+    Ok(match request {
+        Request::PortPlease2(_) => PortReply::decode(received)?.encode(),
+        Request::Names => NamesReply { epmd_port: port, ..NamesReply::decode(received)? }.encode(),
+        Request::Dump => DumpReply { epmd_port: port, ..DumpReply::decode(received)? }.encode(),
+        Request::Stop(_) => StopReply::decode(received)?.encode(),
+        Request::Kill => match NamesReply::decode(received)? {
+            NamesReply { names, skipped: 0, .. } if names.is_empty() => b"OK".to_vec(),
+            NamesReply { .. } => b"NO".to_vec(),
+        },
+        // Not a question: its answer comes while its connection stays open.
+        Request::Alive2(_) => Alive2Reply::decode(received)?.ok_or(ReplyFault::BadFields)?.encode(),
+    })
+}
+
+/// Registers a local node's name at epmd for as long as both connections last.
+async fn register(
+    mut stream: TcpStream,
+    permit: &Permit,
+    alive: &Alive2<'_>,
+    context: &Context,
+) -> Result<Outcome, Outcome> {
+    let timeout = context.settings.backend_timeout;
+    let mut upstream = dial_epmd(permit, context).await?;
+    let sent = Request::Alive2(*alive).encode();
+    let reply = tokio::time::timeout(timeout, exchange_alive(&mut upstream, &sent)).await;
+    let reply = reply.map_err(|_| Outcome::from(CloseReason::BackendTimeout))??;
+    let bytes = reply.encode();
+    let moved = (length(&sent), length(&bytes));
+    if !reply.is_registered() {
+        // epmd would keep the connection for ever; the node ignores its end.
+        return match answer_and_close(stream, &bytes, timeout).await {
+            Ok(()) => Ok(Outcome::from(CloseReason::NotRegistered).moved(moved.0, moved.1)),
+            Err(error) => Err(Outcome::from(CloseReason::AnswerNotTaken).detail(error.to_string())),
+        };
+    }
+    let written = tokio::time::timeout(timeout, stream.write_all(&bytes)).await;
+    if !matches!(written, Ok(Ok(()))) {
+        return Err(CloseReason::AnswerNotTaken.into());
+    }
+    // Whatever comes on either connection ends the registration, as it does in epmd: there is
+    // nothing to be said any more.
+    let (mut down_byte, mut up_byte) = ([0; 1], [0; 1]);
+    let reason = tokio::select! {
+        _ = stream.read(&mut down_byte) => CloseReason::RegistrationEnded(Party::Downstream),
+        _ = upstream.read(&mut up_byte) => CloseReason::RegistrationEnded(Party::Upstream),
+        () = context.stop.cancelled() => CloseReason::Stopped,
+    };
+    Ok(Outcome::from(reason).moved(moved.0, moved.1))
+}
+
+async fn exchange_alive(upstream: &mut TcpStream, sent: &[u8]) -> Result<Alive2Reply, Outcome> {
+    let fault = |detail: String| Outcome::from(CloseReason::BackendFault).detail(detail);
+    upstream.write_all(sent).await.map_err(|error| fault(error.to_string()))?;
+    let mut received = Vec::with_capacity(6);
+    loop {
+        match Alive2Reply::decode(&received) {
+            Ok(Some(reply)) => return Ok(reply),
+            Ok(None) => {}
+            Err(wrong) => return Err(fault(wrong.to_string())),
+        }
+        // At most one byte too few: an answer has 6 bytes at most and each is decoded as it comes.
+        let mut byte = [0; 1];
+        match upstream.read(&mut byte).await {
+            Ok(0) if received.is_empty() => return Err(CloseReason::BackendRefused.into()),
+            Ok(0) => return Err(fault(ReplyFault::BadFields.to_string())),
+            Ok(_) => received.extend_from_slice(&byte),
+            Err(error) => return Err(fault(error.to_string())),
+        }
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+impl From<Malformed> for CloseReason {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kill_is_answered_by_what_epmd_holds_and_never_sent() {
+        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11", 4369), Ok(b"OK".to_vec()));
+        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11name a at port 1\n", 4369), Ok(b"NO".to_vec()));
+        // A name that cannot be read is a name all the same.
+        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11name a b at port 1\n", 4369), Ok(b"NO".to_vec()));
+    }
+
+    #[test]
+    fn names_and_dump_carry_the_port_that_was_dialled() {
+        assert_eq!(
+            reply_to(&Request::Names, b"\0\0\x11\x11name a at port 1\n", 5000).unwrap(),
+            b"\0\0\x13\x88name a at port 1\n"
+        );
+        assert_eq!(reply_to(&Request::Dump, b"\0\0\x11\x11", 5000).unwrap(), b"\0\0\x13\x88");
+    }
+
+    #[test]
+    fn an_answer_of_another_kind_is_not_passed_on() {
+        let name = crate::proto::epmd::AliveName::new(b"a").unwrap();
+        assert_eq!(reply_to(&Request::PortPlease2(name), b"HTTP/1.0", 1), Err(ReplyFault::WrongOpcode(b'H')));
+        assert_eq!(reply_to(&Request::Stop(name), b"", 1), Err(ReplyFault::Silent));
+    }
+}

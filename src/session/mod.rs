@@ -1,0 +1,18 @@
+//! One connection, from accept to its closing event.
+//!
+//! Read it top to bottom: [`accept`](accept) admits in the accept loop, before a byte is read;
+//! `walk` identifies, inspects, authorizes and relays; `close` says why it ended. What may be done
+//! is decided by `policy`; how bytes move is known to `transport`.
+
+mod accept;
+mod close;
+mod context;
+mod dist;
+mod epmd;
+mod question;
+mod walk;
+
+pub use accept::{Role, accept};
+pub use close::{CloseReason, Party};
+pub use context::{Context, Settings};
+pub use question::{QuestionError, ask};

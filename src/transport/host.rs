@@ -1,0 +1,96 @@
+//! This host: its addresses and its own names.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use dns_lookup::{AddrInfoHints, getaddrinfo};
+
+/// The addresses on which peers can reach this host: all of its interfaces' but loopback, link-local
+/// (which mean nothing without a zone) and multicast ones.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let mut ips: Vec<IpAddr> = interface_addresses()?
+        .filter(|ip| !ip.is_loopback() && !ip.is_multicast() && !is_link_local(*ip))
+        .collect();
+    ips.sort_unstable();
+    ips.dedup();
+    Ok(ips)
+}
+
+/// The addresses that this host's own names resolve to and that are its own: where its nodes dial
+/// themselves and each other. On Debian that is often 127.0.1.1.
+///
+/// # Errors
+/// The kernel does not tell our addresses or our name. A name that does not resolve is no error.
+pub fn addresses_of_own_names() -> io::Result<Vec<IpAddr>> {
+    let ours: Vec<IpAddr> = interface_addresses()?.collect();
+    let is_ours = |ip: &IpAddr| match ip {
+        // The whole of 127/8 is ours, though the interface names one address of it.
+        IpAddr::V4(v4) if v4.is_loopback() => true,
+        IpAddr::V4(_) | IpAddr::V6(_) => ours.contains(ip),
+    };
+    let mut ips: Vec<IpAddr> = own_names()?
+        .iter()
+        .flat_map(|name| resolve(name).unwrap_or_default())
+        .filter(|ip| is_ours(ip) && !is_link_local(*ip))
+        .collect();
+    ips.sort_unstable();
+    ips.dedup();
+    Ok(ips)
+}
+
+/// The addresses of a name, by the system's resolver, in its order.
+///
+/// # Errors
+/// The resolver's.
+pub fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut ips = Vec::new();
+    for ip in dns_lookup::lookup_host(name)? {
+        let ip = ip.to_canonical();
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    Ok(ips)
+}
+
+/// The name of an address, by the system's resolver; `None` where it has none.
+#[must_use]
+pub fn reverse(ip: IpAddr) -> Option<String> {
+    let name = dns_lookup::lookup_addr(&ip).ok()?;
+    // getnameinfo writes the address itself where there is no name.
+    name.parse::<IpAddr>().is_err().then_some(name)
+}
+
+/// The host name, and its full form where the resolver knows one.
+fn own_names() -> io::Result<Vec<String>> {
+    let short = nix::unistd::gethostname()?.to_string_lossy().into_owned();
+    let hints = AddrInfoHints { flags: AI_CANONNAME, ..AddrInfoHints::default() };
+    let full = getaddrinfo(Some(&short), None, Some(hints))
+        .ok()
+        .and_then(|mut answers| answers.find_map(|answer| answer.ok()?.canonname));
+    let mut names = vec![short];
+    names.extend(full.filter(|name| Some(name) != names.first()));
+    Ok(names)
+}
+
+/// `getaddrinfo` shall tell the canonical name (netdb.h).
+const AI_CANONNAME: i32 = 2;
+
+fn interface_addresses() -> io::Result<impl Iterator<Item = IpAddr>> {
+    Ok(nix::ifaddrs::getifaddrs()?.filter_map(|interface| {
+        let addr = interface.address?;
+        let v4 = addr.as_sockaddr_in().map(|a| SocketAddr::from(std::net::SocketAddrV4::from(*a)));
+        let v6 = addr.as_sockaddr_in6().map(|a| SocketAddr::from(std::net::SocketAddrV6::from(*a)));
+        Some(v4.or(v6)?.ip())
+    }))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

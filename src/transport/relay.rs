@@ -1,0 +1,237 @@
+//! Carrying the bytes of an established link, both ways, as if the two ends were joined.
+//!
+//! One direction is written once and run twice. A FIN is passed on when the bytes before it have
+//! been; a reset is passed on as a reset; a side that does not read stops the other one. There is no
+//! timeout as long as both directions are open.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::buffers::BufferPool;
+use super::reply::reset;
+use crate::policy::Permit;
+
+/// One of the two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Dialled us.
+    Downstream,
+    /// Was dialled by us.
+    Upstream,
+}
+
+/// How an end went away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// FIN: it closed.
+    Fin,
+    /// RST, or any other error of its socket.
+    Reset,
+}
+
+/// Why a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// This end went first.
+    By(Side, How),
+    /// One direction had ended and the other one moved no byte for too long.
+    HalfClosedTooLong(Side),
+    /// We were told to stop.
+    Stopped,
+}
+
+/// What a relay did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// Bytes from downstream to upstream.
+    pub bytes_up: u64,
+    /// Bytes from upstream to downstream.
+    pub bytes_down: u64,
+    /// Why it ended.
+    pub ended: Ended,
+}
+
+/// What one direction has moved, and when last. One task writes and reads it; atomics only let that
+/// task move between threads.
+#[derive(Debug)]
+struct Moved {
+    bytes: AtomicU64,
+    begun: Instant,
+    /// Milliseconds after `begun`.
+    last: AtomicU64,
+}
+
+/// An end whose socket failed while a direction ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Broken(Side);
+
+/// How links are carried.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Where buffers come from.
+    pub buffers: BufferPool,
+    /// For the silence of the remaining direction once the other has ended.
+    pub half_close_timeout: Duration,
+}
+
+impl Relay {
+    /// Carries bytes between the ends until both directions have ended, one end breaks, or `stop`
+    /// says so.
+    ///
+    /// Dropping the future closes both sockets; no byte is held anywhere but in it.
+    pub async fn run(
+        &self,
+        _permit: &Permit,
+        down: TcpStream,
+        up: TcpStream,
+        stop: impl Future<Output = ()>,
+    ) -> Relayed {
+        let (to_up, to_down) = (Moved::new(), Moved::new());
+        let ended = {
+            let (down, up) = ((&down, Side::Downstream), (&up, Side::Upstream));
+            let mut upward = pin!(pump(down, up, &to_up, &self.buffers));
+            let mut downward = pin!(pump(up, down, &to_down, &self.buffers));
+            let both = async {
+                tokio::select! {
+                    first = &mut upward => match first {
+                        Err(Broken(side)) => Ended::By(side, How::Reset),
+                        Ok(()) => self.finish(Side::Downstream, downward, &to_down).await,
+                    },
+                    first = &mut downward => match first {
+                        Err(Broken(side)) => Ended::By(side, How::Reset),
+                        Ok(()) => self.finish(Side::Upstream, upward, &to_up).await,
+                    },
+                }
+            };
+            tokio::select! {
+                ended = both => ended,
+                () = stop => Ended::Stopped,
+            }
+        };
+        match ended {
+            Ended::By(_, How::Reset) => {
+                reset(&down);
+                reset(&up);
+            }
+            Ended::By(_, How::Fin) | Ended::HalfClosedTooLong(_) | Ended::Stopped => {}
+        }
+        Relayed { bytes_up: to_up.bytes.into_inner(), bytes_down: to_down.bytes.into_inner(), ended }
+    }
+
+    /// Waits for the remaining direction after `first` has sent its FIN. A VM answers a FIN by
+    /// closing at once (`dist_util`); an end that neither closes nor sends would hold the link for
+    /// ever.
+    async fn finish(
+        &self,
+        first: Side,
+        mut rest: Pin<&mut impl Future<Output = Result<(), Broken>>>,
+        moved: &Moved,
+    ) -> Ended {
+        moved.touch();
+        loop {
+            let deadline = moved.last() + self.half_close_timeout;
+            tokio::select! {
+                end = &mut rest => return match end {
+                    Ok(()) => Ended::By(first, How::Fin),
+                    Err(Broken(side)) => Ended::By(side, How::Reset),
+                },
+                () = tokio::time::sleep_until(deadline) => {
+                    if moved.last() + self.half_close_timeout <= Instant::now() {
+                        return Ended::HalfClosedTooLong(first);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Moved {
+    fn new() -> Self {
+        Self { bytes: AtomicU64::new(0), begun: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Relaxed);
+        self.touch();
+    }
+
+    fn touch(&self) {
+        self.last.store(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn last(&self) -> Instant {
+        self.begun + Duration::from_millis(self.last.load(Relaxed))
+    }
+}
+
+/// A socket and which end it leads to.
+type End<'a> = (&'a TcpStream, Side);
+
+/// What [`drain`] came to.
+enum Drained {
+    /// Nothing is left for now.
+    Dry,
+    /// The source's FIN, after its last byte.
+    Fin,
+}
+
+/// One direction, until its source ends. A buffer is taken when there is something to read and given
+/// back before the next wait for it.
+async fn pump(from: End<'_>, to: End<'_>, moved: &Moved, pool: &BufferPool) -> Result<(), Broken> {
+    let (source, side) = from;
+    loop {
+        source.readable().await.map_err(|_| Broken(side))?;
+        let mut buffer = pool.take();
+        let drained = drain(from, to, moved, &mut buffer).await;
+        pool.put(buffer);
+        if let Drained::Fin = drained? {
+            // All bytes before the FIN are in the kernel's hands. Where this fails the sink is gone
+            // already, which the other direction finds.
+            if let Err(error) = SockRef::from(to.0).shutdown(std::net::Shutdown::Write) {
+                tracing::trace!(%error, "shutdown_failed");
+            }
+            return Ok(());
+        }
+    }
+}
+
+/// Moves what is there.
+async fn drain(from: End<'_>, to: End<'_>, moved: &Moved, buffer: &mut [u8]) -> Result<Drained, Broken> {
+    loop {
+        let count = match from.0.try_read(buffer) {
+            Ok(0) => return Ok(Drained::Fin),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Dry),
+            Err(_) => return Err(Broken(from.1)),
+        };
+        let mut rest = buffer.get(..count).unwrap_or_default();
+        while !rest.is_empty() {
+            match to.0.try_write(rest) {
+                Ok(written) => {
+                    moved.add(written);
+                    rest = rest.get(written..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(from, to).await?,
+                Err(_) => return Err(Broken(to.1)),
+            }
+        }
+        // A link that always has bytes must let the others have their turn.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Waits until `to` takes bytes again. `from` is not being read meanwhile, so that its reset must be
+/// listened for here.
+async fn wait_for_room(from: End<'_>, to: End<'_>) -> Result<(), Broken> {
+    tokio::select! {
+        ready = to.0.writable() => ready.map_err(|_| Broken(to.1)),
+        _ = from.0.ready(Interest::ERROR) => Err(Broken(from.1)),
+    }
+}

@@ -1,0 +1,43 @@
+//! Ending a connection: an answer that must arrive, or a refusal that must cost nothing.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How much of what a peer still sends is thrown away, and for how long, before we close over it.
+const DISCARD_BYTES: usize = 64 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// Sends `answer` in one write, then closes so that it arrives: close() with unread input would send
+/// an RST, which may overtake the answer in the peer's kernel and destroy it.
+///
+/// # Errors
+/// The peer is gone, or did not take the answer within `timeout`.
+pub async fn answer_and_close(stream: TcpStream, answer: &[u8], timeout: Duration) -> io::Result<()> {
+    let mut stream = stream;
+    tokio::time::timeout(timeout, stream.write_all(answer)).await??;
+    stream.shutdown().await?;
+    let mut scratch = [0; 1024];
+    let discard = async {
+        let mut left = DISCARD_BYTES;
+        while left > 0 {
+            match stream.read(&mut scratch).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    };
+    // Time is up or not, the answer has left; what follows is the peer's own affair.
+    tokio::time::timeout(DISCARD_TIME, discard).await.unwrap_or_default();
+    Ok(())
+}
+
+/// Makes the coming close of `stream` send an RST: the peer learns at once, and the kernel keeps no
+/// TIME_WAIT for it, so that a flood of refused connections leaves nothing behind.
+pub fn reset(stream: &TcpStream) {
+    // A socket that is broken already cannot be set, and need not be.
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap_or_default();
+}

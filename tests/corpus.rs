@@ -1,0 +1,35 @@
+//! Replays the committed fuzz corpora on stable: what was once found stays fixed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed test panics"
+)]
+
+#[path = "../fuzz/properties.rs"]
+mod properties;
+
+use std::fs;
+use std::path::Path;
+
+fn replay(target: &str, property: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        let path = entry.unwrap().path();
+        property(&fs::read(&path).unwrap());
+        count += 1;
+    }
+    assert!(count > 5, "{} holds {count} inputs", folder.display());
+}
+
+#[test]
+fn the_corpus_of_epmd_requests_keeps_its_properties() {
+    replay("epmd_request", properties::check_request);
+}
+
+#[test]
+fn the_corpus_of_epmd_replies_keeps_its_properties() {
+    replay("epmd_reply", properties::check_reply);
+}

@@ -1,0 +1,27 @@
+//! What the guard promises, on real nodes: each test is one promise and bears its name.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a failed test panics"
+)]
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the demo and the long runs")]
+mod support;
+
+mod allowlist;
+mod bad_input;
+mod cluster;
+mod common;
+mod epmd;
+mod limits;
+mod nodes;
+mod ports;
+mod single_port;
+mod stop;
+mod strangers;
+mod taken;
