@@ -7,7 +7,7 @@ use epmd_guard::proto::epmd::{
 
 /// A request that decodes is re-encoded to one that decodes the same, within epmd's limit; and no
 /// prefix of a whole frame is taken for anything but an unfinished one.
-pub fn check_request(input: &[u8]) {
+pub(crate) fn check_request(input: &[u8]) {
     let early = opcode(input);
     let Ok(Some(body)) = frame(input) else { return };
     assert!(body.len() <= MAX_REQUEST);
@@ -23,7 +23,7 @@ pub fn check_request(input: &[u8]) {
 }
 
 /// A reply that decodes is re-encoded to one that means the same and forges nothing.
-pub fn check_reply(input: &[u8]) {
+pub(crate) fn check_reply(input: &[u8]) {
     if let Ok(reply) = PortReply::decode(input) {
         assert_eq!(PortReply::decode(&reply.encode()), Ok(reply));
     }

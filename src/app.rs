@@ -141,13 +141,10 @@ fn caps(limits: &Limits, descriptors: u64) -> Caps {
         Some(wanted) => wanted,
         None => carried.min(MOST_BY_ITSELF),
     };
-    Caps {
-        total,
-        // On a small limit the reserve must not be all there is.
-        reserve: limits.reserve.min(total / 2),
-        per_address: limits.per_address,
-        per_subnet: limits.per_subnet,
-    }
+    // Where the descriptors decide, the reserve must not be all there is.
+    let reserve =
+        if limits.connections == Some(total) { limits.reserve } else { limits.reserve.min(total / 2) };
+    Caps { total, reserve, per_address: limits.per_address, per_subnet: limits.per_subnet }
 }
 
 async fn tell_of_quiet_refusals(context: Arc<Context>) {

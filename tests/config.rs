@@ -172,6 +172,8 @@ fn a_file_that_cannot_be_read_says_what_to_do() {
             .render(Color::Plain)
             .contains("x.toml: create it, or name another file with --config: No such file")
     );
+    let closed = LoadError::Read { path: path.clone(), source: std::io::ErrorKind::PermissionDenied.into() };
+    assert!(closed.to_string().contains("x.toml: let the user that epmd-guard runs as read the file"));
     assert!(matches!(load(dir.path(), &Overrides::default()), Err(LoadError::Read { .. })));
     std::fs::write(&path, b"# good\n# \xff\n").unwrap();
     let binary = load(&path, &Overrides::default()).unwrap_err();
@@ -190,10 +192,11 @@ fn a_long_allowlist_loads_with_the_line_of_each_rule() {
         let ip = std::net::Ipv4Addr::from_bits((11 << 24) + at * 16);
         text.push_str(&format!("  \"{ip}/28\",\n"));
     }
-    text.push_str("]\ndeny = [\n");
+    // In one line, where looking for the start of the line must not begin anew each time.
+    text.push_str("]\ndeny = [");
     for at in 0..COUNT {
         let ip = std::net::Ipv4Addr::from_bits((11 << 24) + at * 16 + 3);
-        text.push_str(&format!("  \"{ip}\",\n"));
+        text.push_str(&format!("\"{ip}\", "));
     }
     text.push_str("]\n");
     let start = Instant::now();
@@ -205,5 +208,5 @@ fn a_long_allowlist_loads_with_the_line_of_each_rule() {
     assert_eq!(network.book().get(rule).unwrap().line, 3);
     let last = std::net::Ipv4Addr::from_bits((11 << 24) + (COUNT - 1) * 16 + 3).into();
     let rule = network.find(List::Deny, last).unwrap();
-    assert_eq!(network.book().get(rule).unwrap().line, 2 + COUNT + 2 + COUNT);
+    assert_eq!(network.book().get(rule).unwrap().line, 2 + COUNT + 2);
 }

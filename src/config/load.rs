@@ -7,7 +7,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use annotate_snippets::{Group, Level};
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::problem::{Color, Problem, Problems, Report, renderer};
 use super::schema::Written;
@@ -128,40 +128,35 @@ pub fn defaults(overrides: &Overrides) -> Loaded {
 
 /// Reads, checks and fills in. The configuration counts only when no problem is an error.
 fn understand(text: &str, overrides: &Overrides) -> (Config, Problems) {
-    let (mut root, refused) = DeTable::parse_recoverable(text);
-    let mut problems = Problems::default();
-    let mut broken = Vec::new();
-    for error in &refused {
-        broken.extend(error.span());
-        problems.push(Problem::error(error.span(), error.message()));
-    }
+    let (root, refused) = DeTable::parse_recoverable(text);
     let mut found = Problems::default();
     let written = Written::read(root.get_ref(), &mut found);
     let config = build::build(&written, &mut LineCounter::new(text), overrides, &mut found);
-    drop(written);
-    dismantle(root.get_mut());
-    if refused.is_empty() {
-        problems = found;
-    } else {
+    let mut problems = found;
+    if !refused.is_empty() {
         // Where the parser lost its way, what it made of the rest of the line misleads.
-        let broken = TouchedLines::new(text, broken);
+        let broken = TouchedLines::new(text, refused.iter().filter_map(toml::de::Error::span).collect());
+        let found = std::mem::replace(&mut problems, syntax_problems(text, refused));
         problems.extend_where(found, |span| !broken.touch(span));
     }
     problems.dedup();
     (config, problems)
 }
 
-/// Takes nested tables apart one by one. The parser bounds the depth of lists and inline tables but
-/// not that of dotted keys, and dropping a table recurses into it.
-fn dismantle(root: &mut DeTable<'_>) {
-    let mut left = vec![std::mem::take(root)];
-    while let Some(table) = left.pop() {
-        for (_, value) in table {
-            if let DeValue::Table(inner) = value.into_inner() {
-                left.push(inner);
-            }
+/// What the parser refuses, without what only follows from an earlier fault in the same line.
+fn syntax_problems(text: &str, mut refused: Vec<toml::de::Error>) -> Problems {
+    refused.sort_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
+    let mut lines = LineCounter::new(text);
+    let mut last = None;
+    let mut problems = Problems::default();
+    for error in refused {
+        let line = error.span().map(|span| lines.line_at(span.start).0);
+        if line.is_none() || line != last {
+            problems.push(Problem::error(error.span(), error.message()));
         }
+        last = line;
     }
+    problems
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {

@@ -11,25 +11,27 @@ pub(super) struct LineCounter<'a> {
     text: &'a str,
     line: usize,
     line_start: usize,
+    /// No newline lies between the start of the line and here.
+    seen: usize,
 }
 
 impl<'a> LineCounter<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, line: 1, line_start: 0 }
+        Self { text, line: 1, line_start: 0, seen: 0 }
     }
 
     /// The line of `offset`, counted from 1, and where that line begins.
     pub(super) fn line_at(&mut self, offset: usize) -> (usize, usize) {
         if offset < self.line_start {
-            (self.line, self.line_start) = (1, 0);
+            *self = Self::new(self.text);
         }
         let end = offset.min(self.text.len());
-        let between = self.text.as_bytes().get(self.line_start..end).unwrap_or_default();
-        let newlines = between.iter().filter(|byte| **byte == b'\n').count();
-        if let Some(last) = between.iter().rposition(|byte| *byte == b'\n') {
-            self.line += newlines;
-            self.line_start += last + 1;
+        let unseen = self.text.as_bytes().get(self.seen..end).unwrap_or_default();
+        if let Some(last) = unseen.iter().rposition(|byte| *byte == b'\n') {
+            self.line += unseen.iter().filter(|byte| **byte == b'\n').count();
+            self.line_start = self.seen + last + 1;
         }
+        self.seen = self.seen.max(end);
         (self.line, self.line_start)
     }
 }
@@ -78,9 +80,17 @@ mod tests {
     #[test]
     fn lines_are_counted_forwards_and_from_the_start_again() {
         let mut lines = LineCounter::new("a\nbc\n\nd");
-        for (offset, expected) in
-            [(0, (1, 0)), (1, (1, 0)), (2, (2, 2)), (6, (4, 6)), (99, (4, 6)), (3, (2, 2))]
-        {
+        for (offset, expected) in [
+            (0, (1, 0)),
+            (1, (1, 0)),
+            (2, (2, 2)),
+            (6, (4, 6)),
+            (99, (4, 6)),
+            (6, (4, 6)),
+            (3, (2, 2)),
+            (2, (2, 2)),
+            (4, (2, 2)),
+        ] {
             assert_eq!(lines.line_at(offset), expected, "{offset}");
         }
     }

@@ -58,12 +58,24 @@ pub struct Front {
 
 type Place = (Role, SocketAddr);
 
+/// Why a place could not be opened.
+#[derive(Debug, Default)]
+struct Cause {
+    error: String,
+    /// The kernel's numbers of the sockets in the way.
+    sockets: Vec<u64>,
+    holder: String,
+    help: String,
+    /// It may well be gone at the next try.
+    passing: bool,
+}
+
 /// A place that could not be opened.
 #[derive(Debug)]
 struct Failing {
     retry_at: Instant,
     wait: Duration,
-    told: Option<(String, Instant)>,
+    told: Option<(Cause, Instant)>,
     /// What the holder of this socket said when it was asked to end; it is asked once, unless names
     /// kept it.
     asked: Option<(u64, Takeover)>,
@@ -203,20 +215,19 @@ impl Front {
     async fn put_off(&mut self, place: Place, error: &io::Error) {
         let (role, addr) = place;
         let mut failing = self.closed.remove(&place).unwrap_or_else(Failing::new);
-        let text = if error.kind() == io::ErrorKind::AddrInUse {
+        let mut cause = Cause { error: describe(error), ..Cause::default() };
+        if error.kind() == io::ErrorKind::AddrInUse {
             let holders = tokio::task::spawn_blocking(move || holder::of(addr)).await.unwrap_or_default();
             let takeover = self.ask_to_end(place, &holders, &mut failing).await;
-            let held = holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            (held, advise(role, addr, &holders, takeover.as_ref()))
+            cause.sockets = holders.iter().map(|holder| holder.socket.inode).collect();
+            cause.holder = holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            cause.help = advise(role, addr, &holders, takeover.as_ref());
+            cause.passing = holders.is_empty() || takeover == Some(Takeover::Ending);
         } else if error.kind() == io::ErrorKind::AddrNotAvailable {
-            (
-                String::new(),
-                "this host does not have the address (yet); it is served when it comes".to_owned(),
-            )
-        } else {
-            (String::new(), "the kernel refuses it".to_owned())
-        };
-        failing.tell(place, error, text);
+            "this host does not have the address (yet); it is served when it comes"
+                .clone_into(&mut cause.help);
+        }
+        failing.tell(place, cause);
         failing.retry_at = Instant::now() + failing.wait;
         failing.wait = (failing.wait * 2).min(LONGEST_RETRY);
         self.closed.insert(place, failing);
@@ -260,15 +271,16 @@ impl Failing {
         Self { retry_at: Instant::now(), wait: FIRST_RETRY, told: None, asked: None }
     }
 
-    fn tell(&mut self, (role, addr): Place, error: &io::Error, (holder, help): (String, String)) {
-        let text = format!("{error}{holder}{help}");
-        let known = self.told.as_ref().is_some_and(|(told, at)| *told == text && at.elapsed() < REMIND_EVERY);
-        // The first failure after an epmd was asked to end is the one that the request cures.
-        let being_cured = self.wait == FIRST_RETRY && matches!(self.asked, Some((_, Takeover::Ending)));
-        if !known && !being_cured {
-            let error = describe(error);
-            tracing::warn!(role = %role, listener = %addr, error, holder, help, "port_taken");
-            self.told = Some((text, Instant::now()));
+    /// Tells of a new cause, of an old one now and then, and of one that passes only when it does not.
+    fn tell(&mut self, (role, addr): Place, cause: Cause) {
+        let known = self.told.as_ref().is_some_and(|(told, at)| {
+            told.error == cause.error && told.sockets == cause.sockets && at.elapsed() < REMIND_EVERY
+        });
+        if known || (cause.passing && self.wait <= FIRST_RETRY * 4) {
+            return;
         }
+        let Cause { error, holder, help, .. } = &cause;
+        tracing::warn!(role = %role, listener = %addr, error, holder, help, "port_taken");
+        self.told = Some((cause, Instant::now()));
     }
 }

@@ -360,6 +360,7 @@ const MISTAKES_OF_SYNTAX: &Mistakes = &[
     ),
     ("[epmd]\nbackend = \n[dist]\nports = \"x\"", &["4:", "6:9 error [dist] ports: \"x\""]),
     ("[epmd]\nbackend = localhost\n[log]\nlevel = \"x\"", &["4:11 error", "6:9 error [log] level"]),
+    ("deny = [\"a\" b = 5]", &["3:13 error missing comma"]),
     ("[epmd]\n[log]\n[epmd]", &["5:2 error duplicate key"]),
 ];
 

@@ -1,1 +1,296 @@
-//! To come.
+//! Distribution ports: when they are open, and how they carry bytes.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::common::{EVERYBODY, Guarded, require};
+use crate::support::erlang::{Epmd, EpmdListen, Node};
+use crate::support::eventually::eventually;
+use crate::support::guard::{Guard, SOON, field, front};
+use crate::support::host::Host;
+use crate::support::lab::Lab;
+use crate::support::wire::{Ended, read_to_close};
+
+const PORT: u16 = 9105;
+
+#[test]
+fn a_node_that_first_dials_its_own_port_at_its_own_name_is_refused_there_until_it_listens() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let h1 = Guarded::new(&lab, "h1", &[]);
+    // RabbitMQ does this before it starts, and gives up if anything accepts.
+    let starting = Node::named("starting", &h1.host).single_port(5999).start();
+    let dial = "case gen_tcp:connect(\"h1.test\", 9100, [], 3000) of {ok, S} -> gen_tcp:close(S), open; {error, Why} -> Why end.";
+    assert_eq!(starting.eval(dial), "econnrefused");
+    for _ in 0..2 {
+        let node = h1.node("a");
+        assert_eq!(starting.eval(dial), "open");
+        node.stop();
+        h1.guard.wait_closed(9100);
+        assert_eq!(starting.eval(dial), "econnrefused");
+    }
+}
+
+#[test]
+fn a_port_that_is_not_listed_stays_closed() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let _other = Node::named("other", &h1.host).port(9200).start();
+    let _listed = h1.node("listed");
+    assert!(!h1.host.listeners().contains(&SocketAddr::new(h1.host.v4().into(), 9200)));
+}
+
+#[test]
+fn an_address_that_comes_later_is_served_when_it_comes() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let late = SocketAddr::from(([192, 0, 2, 77], 4369));
+    h1.host.add_address("192.0.2.77/24");
+    eventually("the late address is served", SOON, || h1.host.listeners().contains(&late));
+    h1.host.remove_address("192.0.2.77/24");
+    eventually("the address that went is not", SOON, || !h1.host.listeners().contains(&late));
+}
+
+#[test]
+fn this_hosts_own_names_are_served_for_itself() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let host = lab.host("h1");
+    let _epmd = Epmd::start(&host, EpmdListen::Loopback);
+    let config = format!("{}[epmd]\nlisten = [\"192.0.2.1\"]\n", front(&[]));
+    let _guard = Guard::launch(&lab, &host, &config);
+    let _node = Node::named("a", &host).port(9100).start();
+    // The host name resolves to 127.0.1.1, as on Debian.
+    for port in [4369, 9100] {
+        let addr = SocketAddr::from(([127, 0, 1, 1], port));
+        eventually(&format!("{addr} is served"), SOON, || host.listeners().contains(&addr));
+        assert!(host.connect(addr).is_ok());
+    }
+    let other = SocketAddr::new(host.v6().into(), 4369);
+    assert!(!host.listeners().contains(&other), "an address that is not listed is served");
+}
+
+/// A guarded host whose "node" is a plain socket that the test holds, so that it can misbehave.
+struct Wire {
+    _lab: Lab,
+    h1: Guarded,
+    peer: Host,
+    behind: TcpListener,
+}
+
+impl Wire {
+    fn new(limits: &str, loopback: IpAddr) -> Self {
+        let lab = Lab::new(&["h1", "h2"]);
+        let h1 = Guarded::with(&lab, "h1", &format!("{}{limits}", front(EVERYBODY)));
+        let behind = h1.host.listen(SocketAddr::new(loopback, PORT)).unwrap();
+        h1.guard.wait_open(PORT);
+        let peer = lab.host("h2");
+        Self { _lab: lab, h1, peer, behind }
+    }
+
+    /// A link: what dialled and what answered.
+    fn link(&self) -> (TcpStream, TcpStream) {
+        let down = self.peer.connect(SocketAddr::new(self.h1.host.v4().into(), PORT)).unwrap();
+        let (up, _) = self.behind.accept().unwrap();
+        for stream in [&down, &up] {
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            stream.set_write_timeout(Some(SOON)).unwrap();
+        }
+        (down, up)
+    }
+
+    fn closed(&self, reason: &str) -> serde_json::Value {
+        self.h1.guard.wait_event("closed", &[("role", "dist"), ("reason", reason)])
+    }
+}
+
+fn wire() -> Option<Wire> {
+    require().then(|| Wire::new("", Ipv4Addr::LOCALHOST.into()))
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+fn read_exactly(mut stream: &TcpStream, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn bytes_pass_both_ways_at_once_and_each_is_counted() {
+    let Some(wire) = wire() else { return };
+    let (down, up) = wire.link();
+    let data = pattern(8 * 1024 * 1024);
+    std::thread::scope(|scope| {
+        for (from, to) in [(&down, &up), (&up, &down)] {
+            let data = &data;
+            scope.spawn(move || (&*from).write_all(data).unwrap());
+            scope.spawn(move || assert!(read_exactly(to, data.len()) == *data, "bytes differ"));
+        }
+    });
+    drop((down, up));
+    let closed = wire.h1.guard.wait_event("closed", &[("role", "dist")]);
+    assert_eq!(
+        (closed["bytes_up"].as_u64(), closed["bytes_down"].as_u64()),
+        (Some(8 << 20), Some(8 << 20)),
+        "{closed}"
+    );
+}
+
+#[test]
+fn a_half_close_passes_and_the_other_direction_goes_on() {
+    let Some(wire) = wire() else { return };
+    for downstream_first in [true, false] {
+        let (down, up) = wire.link();
+        let (first, second) = if downstream_first { (&down, &up) } else { (&up, &down) };
+        (&*first).write_all(b"last words").unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        let mut heard = Vec::new();
+        (&*second).read_to_end(&mut heard).unwrap();
+        assert_eq!(heard, b"last words");
+        let data = pattern(3 * 1024 * 1024);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (&*second).write_all(&data).unwrap();
+                second.shutdown(Shutdown::Write).unwrap();
+            });
+            assert!(read_exactly(first, data.len()) == data);
+            assert_eq!(read_to_close(first).ended, Ended::Fin);
+        });
+        wire.closed(if downstream_first { "closed_by_downstream" } else { "closed_by_upstream" });
+    }
+}
+
+#[test]
+fn a_reset_passes_as_a_reset() {
+    let Some(wire) = wire() else { return };
+    for downstream_first in [true, false] {
+        let (down, up) = wire.link();
+        let (first, second) = if downstream_first { (down, up) } else { (up, down) };
+        (&first).write_all(b"x").unwrap();
+        assert_eq!(read_exactly(&second, 1), b"x");
+        socket2::SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(first);
+        assert_eq!(read_to_close(&second).ended, Ended::Reset);
+        wire.closed(if downstream_first { "reset_by_downstream" } else { "reset_by_upstream" });
+    }
+}
+
+#[test]
+fn a_side_that_does_not_read_stops_the_other_and_loses_nothing() {
+    let Some(wire) = wire() else { return };
+    let (down, up) = wire.link();
+    let data = pattern(64 * 1024 * 1024);
+    // Without back-pressure the guard would hold all of it.
+    down.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut sent = 0;
+    while let Ok(count) = (&down).write(&data[sent..]) {
+        sent += count;
+        assert!(sent < data.len(), "{sent} bytes went though nobody read");
+    }
+    down.set_write_timeout(Some(SOON)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| (&down).write_all(&data[sent..]).unwrap());
+        assert!(read_exactly(&up, data.len()) == data, "bytes differ");
+    });
+}
+
+#[test]
+fn a_reset_passes_while_the_other_side_does_not_read() {
+    let Some(wire) = wire() else { return };
+    let (down, up) = wire.link();
+    down.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    let data = pattern(1024 * 1024);
+    while (&down).write(&data).is_ok() {}
+    socket2::SockRef::from(&down).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(down);
+    wire.closed("reset_by_downstream");
+    assert_eq!(read_to_close(&up).ended, Ended::Reset);
+}
+
+#[test]
+fn a_link_that_is_idle_is_left_alone_and_a_half_closed_one_that_is_silent_is_not() {
+    if !require() {
+        return;
+    }
+    let wire = Wire::new("[limits]\nhalf_close_timeout = \"1s\"\n", Ipv4Addr::LOCALHOST.into());
+    let (idle_down, idle_up) = wire.link();
+    let (down, up) = wire.link();
+    down.shutdown(Shutdown::Write).unwrap();
+    wire.closed("half_closed");
+    assert_ne!(read_to_close(&down).ended, Ended::TimedOut);
+    drop(up);
+    (&idle_down).write_all(b"tick").unwrap();
+    assert_eq!(read_exactly(&idle_up, 4), b"tick");
+}
+
+#[test]
+fn a_node_that_listens_on_the_ipv6_loopback_is_reached_from_both_families() {
+    if !require() {
+        return;
+    }
+    let wire = Wire::new("", Ipv6Addr::LOCALHOST.into());
+    for ip in [IpAddr::from(wire.h1.host.v4()), wire.h1.host.v6().into()] {
+        let down = wire.peer.connect(SocketAddr::new(ip, PORT)).unwrap();
+        let (up, _) = wire.behind.accept().unwrap();
+        (&down).write_all(b"hello").unwrap();
+        assert_eq!(read_exactly(&up, 5), b"hello");
+    }
+}
+
+/// With Nagle's algorithm on either of the guard's sockets, a write that follows an unanswered one waits
+/// for the peer's delayed acknowledgement, 40 ms and more: these rounds would take two minutes.
+#[test]
+fn nothing_waits_for_a_full_segment() {
+    let Some(wire) = wire() else { return };
+    let (down, up) = wire.link();
+    let begun = std::time::Instant::now();
+    for (from, to) in [(&down, &up), (&up, &down)] {
+        for _ in 0..1500 {
+            // The second byte reaches the guard after the first was passed on, and finds it unacknowledged.
+            (&*from).write_all(b"a").unwrap();
+            assert_eq!(read_exactly(to, 1), b"a");
+            (&*from).write_all(b"b").unwrap();
+            assert_eq!(read_exactly(to, 1), b"b");
+        }
+    }
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_listener_that_went_this_instant_shows_as_a_close_and_in_the_log() {
+    if !require() {
+        return;
+    }
+    // Something listens on the wildcard of a backend's family, but not where the backend is: the tables
+    // say that the port can be reached, and the dial finds that it cannot.
+    let lab = Lab::new(&["h1", "h2"]);
+    let config =
+        front(EVERYBODY).replace("[dist]", "[dist]\nlisten = [\"192.0.2.1\"]\nbackend = \"127.0.0.2\"");
+    let h1 = Guarded::with(&lab, "h1", &config);
+    let behind = h1.host.listen(SocketAddr::from(([127, 0, 0, 2], PORT))).unwrap();
+    let outside = SocketAddr::from(([192, 0, 2, 1], PORT));
+    eventually("the port opens", SOON, || h1.host.listeners().contains(&outside));
+    // Connections are refused from here on, though the socket still listens.
+    let mut rule = h1.host.command("nft");
+    rule.arg("add table inet cut; add chain inet cut in { type filter hook input priority 0; }; add rule inet cut in ip daddr 127.0.0.2 tcp dport 9105 reject with tcp reset");
+    assert!(rule.status().unwrap().success());
+    let down = lab.host("h2").connect(outside).unwrap();
+    assert_eq!(read_to_close(&down).bytes, b"");
+    let closed = h1.guard.wait_event("closed", &[("role", "dist"), ("reason", "backend_down")]);
+    assert!(field(&closed, "detail").contains("127.0.0.2:9105"), "{closed}");
+    drop(behind);
+}

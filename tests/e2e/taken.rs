@@ -1,1 +1,108 @@
-//! To come.
+//! Ports that somebody else has: who, and what to do.
+
+use std::net::SocketAddr;
+
+use crate::common::{EVERYBODY, Guarded, require};
+use crate::support::daemon::Daemon;
+use crate::support::erlang::{Epmd, EpmdListen, Node};
+use crate::support::eventually::eventually;
+use crate::support::guard::{Guard, SOON, field, front};
+use crate::support::lab::Lab;
+use crate::support::wire::ask;
+
+#[test]
+fn a_node_on_every_address_is_named_with_the_change_that_cures_it() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let node = Node::named("a", &h1.host).port(9100).anywhere().start();
+    let taken = h1.guard.wait_event("port_taken", &[("role", "dist"), ("listener", "192.0.2.1:9100")]);
+    let (holder, help) = (field(&taken, "holder"), field(&taken, "help"));
+    // The guard runs as another user, so that the process itself cannot be seen.
+    assert!(holder.contains("0.0.0.0:9100 of uid 65534 (nobody)"), "{taken}");
+    assert!(
+        holder.contains("ss -ltnp 'sport = :9100'") || help.contains("ss -ltnp 'sport = :9100'"),
+        "{taken}"
+    );
+    assert!(help.contains("inet_dist_use_interface {127,0,0,1}"), "{taken}");
+    assert!(help.contains("INET_DIST_INTERFACE=127.0.0.1"), "{taken}");
+    // The cure, applied.
+    node.stop();
+    h1.node("a");
+}
+
+#[test]
+fn an_epmd_that_holds_no_name_is_taken_over_from() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let host = lab.host("h1");
+    let _epmd = Epmd::start(&host, EpmdListen::Everywhere);
+    let guard = Guard::start(&lab, &host, &front(EVERYBODY));
+    let took = guard.wait_event("took_over_from_idle_epmd", &[]);
+    assert!(field(&took, "help").contains("ERL_EPMD_ADDRESS=127.0.0.1"), "{took}");
+    assert!(guard.events("port_taken").is_empty(), "{:?}", guard.events("port_taken"));
+    // The next node starts an epmd on loopback, behind the guard.
+    let _node = Node::named("a", &host).port(9100).start();
+    let stream = lab.host("h2").connect(SocketAddr::new(host.v4().into(), 4369)).unwrap();
+    assert_eq!(ask(&stream, b"n"), b"\0\0\x11\x11name a at port 9100\n");
+}
+
+#[test]
+fn an_epmd_with_names_is_left_alone_and_named_with_them_and_its_port_is_tried_for() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let host = lab.host("h1");
+    let mut epmd = Epmd::start(&host, EpmdListen::Everywhere);
+    let node = Node::named("important", &host).port(9100).start();
+    let guard = Guard::launch(&lab, &host, &front(EVERYBODY));
+    let taken = guard.wait_event("port_taken", &[("role", "epmd"), ("listener", "192.0.2.1:4369")]);
+    assert!(field(&taken, "holder").contains("uid 65534 (nobody)"), "{taken}");
+    let help = field(&taken, "help");
+    assert!(help.contains("1 name(s) (important)") && help.contains("ERL_EPMD_ADDRESS=127.0.0.1"), "{taken}");
+    assert_eq!(epmd.names(), ["name important at port 9100"]);
+    // The operator follows the advice; the guard has the port without a restart.
+    epmd.stop();
+    guard.wait_open(4369);
+    drop(node);
+}
+
+#[test]
+fn something_else_on_the_port_is_named_with_the_command_that_shows_it() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let host = lab.host("h1");
+    // As systemd does for Debian's epmd.socket: root's, dual-stack, and no epmd answers (yet).
+    let mut socat = host.command("socat");
+    socat.args(["-u", "TCP6-LISTEN:4369,ipv6only=0,fork", "OPEN:/dev/null"]);
+    let holder = Daemon::spawn("socat", socat);
+    let wildcard: SocketAddr = "[::]:4369".parse().unwrap();
+    eventually("socat listens", SOON, || host.listeners().contains(&wildcard));
+    let guard = Guard::launch(&lab, &host, &front(EVERYBODY));
+    let taken = guard.wait_event("port_taken", &[("listener", "192.0.2.1:4369")]);
+    assert!(field(&taken, "holder").contains("[::]:4369 of uid 0 (root)"), "{taken}");
+    assert!(field(&taken, "holder").contains("ss -ltnp 'sport = :4369'"), "{taken}");
+    drop(holder);
+    guard.wait_open(4369);
+    eventually("it says that it serves", SOON, || !guard.events("port_opened").is_empty());
+}
+
+#[test]
+fn a_second_guard_is_told_of_the_first() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let second = Guard::launch(&lab, &h1.host, &front(EVERYBODY));
+    let taken = second.wait_event("port_taken", &[("listener", "192.0.2.1:4369")]);
+    assert!(field(&taken, "holder").contains("epmd-guard (pid "), "{taken}");
+    assert!(field(&taken, "help").contains("another epmd-guard"), "{taken}");
+}

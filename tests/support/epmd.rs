@@ -1,6 +1,6 @@
 //! A real epmd, run by an unprivileged user on a host of the lab.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::daemon::Daemon;
 use super::erlang::{PATIENCE, USER};
@@ -103,8 +103,10 @@ impl Epmd {
     fn spawn(host: &Host, listen: EpmdListen, port: u16, args: &[String]) -> Daemon {
         // A listener on an address of its own is in the way of one on all addresses, and the other way round.
         let in_the_way = |at: &SocketAddr| {
+            // A guard may serve the rest of 127/8.
+            let loopbacks = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
             let shares =
-                at.ip().is_loopback() || at.ip().is_unspecified() || listen == EpmdListen::Everywhere;
+                loopbacks.contains(&at.ip()) || at.ip().is_unspecified() || listen == EpmdListen::Everywhere;
             at.port() == port && shares
         };
         let taken: Vec<_> = host.listeners().into_iter().filter(in_the_way).collect();
