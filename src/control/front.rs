@@ -66,8 +66,6 @@ struct Cause {
     sockets: Vec<u64>,
     holder: String,
     help: String,
-    /// It may well be gone at the next try.
-    passing: bool,
 }
 
 /// A place that could not be opened.
@@ -222,7 +220,6 @@ impl Front {
             cause.sockets = holders.iter().map(|holder| holder.socket.inode).collect();
             cause.holder = holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             cause.help = advise(role, addr, &holders, takeover.as_ref());
-            cause.passing = holders.is_empty() || takeover == Some(Takeover::Ending);
         } else if error.kind() == io::ErrorKind::AddrNotAvailable {
             "this host does not have the address (yet); it is served when it comes"
                 .clone_into(&mut cause.help);
@@ -271,12 +268,13 @@ impl Failing {
         Self { retry_at: Instant::now(), wait: FIRST_RETRY, told: None, asked: None }
     }
 
-    /// Tells of a new cause, of an old one now and then, and of one that passes only when it does not.
+    /// Tells of a new cause, and of an old one now and then. What is gone within three tries, such as an
+    /// epmd that ends, is not worth a word.
     fn tell(&mut self, (role, addr): Place, cause: Cause) {
         let known = self.told.as_ref().is_some_and(|(told, at)| {
             told.error == cause.error && told.sockets == cause.sockets && at.elapsed() < REMIND_EVERY
         });
-        if known || (cause.passing && self.wait <= FIRST_RETRY * 4) {
+        if known || self.wait < FIRST_RETRY * 4 {
             return;
         }
         let Cause { error, holder, help, .. } = &cause;
