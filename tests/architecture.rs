@@ -38,7 +38,7 @@ const EFFECTS: &[&str] = &[
     "Instant",
     "SystemTime",
     "std::io",
-    "rand",
+    "rand::",
     "File",
     "TcpStream",
     "TcpListener",

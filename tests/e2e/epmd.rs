@@ -269,3 +269,23 @@ fn a_peer_that_does_not_take_its_answer_is_closed_at_the_deadline() {
     guard.wait_event("closed", &[("reason", "answer_not_taken"), ("asked", "NAMES_REQ")]);
     assert_ne!(read_to_close(&stream).ended, Ended::TimedOut);
 }
+
+#[test]
+fn names_prints_what_epmd_prints() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let _a = h1.node("a");
+    let _b = Node::named("b", &h1.host).port(9101).start();
+    let run = |host: &crate::support::host::Host, program: &std::path::Path, arguments: &[&str]| {
+        let output = host.command_as("nobody", program).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let ours = crate::support::guard::program(&lab);
+    let expected = run(&h1.host, "epmd".as_ref(), &["-names"]);
+    assert_eq!(run(&lab.host("h2"), &ours, &["names", "h1.test"]), expected);
+    assert_eq!(run(&h1.host, &ours, &["names"]), expected);
+    assert!(expected.1.contains("name a at port 9100"), "{expected:?}");
+}
