@@ -23,6 +23,9 @@ use crate::transport::{Dialer, Listener, describe, host, sockets};
 
 /// How often the tables are read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// After how many looks in a row without anything behind it a port closes: one look may miss a socket,
+/// since the kernel's table changes while it is told.
+const MISSED_LOOKS: u8 = 2;
 /// How often our own addresses and names are looked up.
 const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
 /// How long a port that could not be opened is left alone, doubled up to the longest.
@@ -49,7 +52,7 @@ pub struct Front {
     context: Arc<Context>,
     /// The owner of the accept loops.
     loops: TaskTracker,
-    open: HashMap<Place, CancellationToken>,
+    open: HashMap<Place, Open>,
     closed: HashMap<Place, Failing>,
     outside: Vec<IpAddr>,
     own_names: Vec<IpAddr>,
@@ -66,6 +69,15 @@ struct Cause {
     sockets: Vec<u64>,
     holder: String,
     help: String,
+}
+
+/// A place that is open.
+#[derive(Debug)]
+struct Open {
+    /// Ends its accept loop.
+    stop: CancellationToken,
+    /// Looks in a row at which nothing was behind it.
+    missed: u8,
 }
 
 /// A place that could not be opened.
@@ -105,8 +117,8 @@ impl Front {
                 _ = ticks.tick() => self.look().await,
             }
         }
-        for (_, loop_stop) in self.open.drain() {
-            loop_stop.cancel();
+        for (_, open) in self.open.drain() {
+            open.stop.cancel();
         }
         self.loops.close();
         self.loops.wait().await;
@@ -182,10 +194,11 @@ impl Front {
 
     fn close_others(&mut self, wanted: &HashSet<Place>) {
         self.closed.retain(|place, _| wanted.contains(place));
-        self.open.retain(|place, loop_stop| {
-            let keep = wanted.contains(place);
+        self.open.retain(|place, open| {
+            open.missed = if wanted.contains(place) { 0 } else { open.missed + 1 };
+            let keep = open.missed < MISSED_LOOKS;
             if !keep {
-                loop_stop.cancel();
+                open.stop.cancel();
                 tracing::info!(role = %place.0, listener = %place.1, "port_closed");
             }
             keep
@@ -200,9 +213,9 @@ impl Front {
         match Listener::bind(addr) {
             Ok(listener) => {
                 self.closed.remove(&place);
-                let loop_stop = CancellationToken::new();
-                self.open.insert(place, loop_stop.clone());
-                self.loops.spawn(accept(listener, role, Arc::clone(&self.context), loop_stop));
+                let stop = CancellationToken::new();
+                self.open.insert(place, Open { stop: stop.clone(), missed: 0 });
+                self.loops.spawn(accept(listener, role, Arc::clone(&self.context), stop));
                 tracing::info!(role = %role, listener = %addr, "port_opened");
             }
             Err(error) => self.put_off(place, &error).await,

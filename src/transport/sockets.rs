@@ -2,13 +2,12 @@
 //!
 //! A probe connection would be a half-open handshake to a node.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod diag;
+mod tables;
 
-/// The state of a listening socket in the tables (`TCP_LISTEN`).
-const LISTEN: &str = "0A";
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 /// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,16 +23,12 @@ pub struct Listening {
 /// All listening TCP sockets of this network namespace.
 ///
 /// # Errors
-/// /proc cannot be read.
+/// The kernel answers neither over netlink nor through /proc.
 pub fn listening() -> io::Result<Vec<Listening>> {
-    let mut found = Vec::new();
-    read_table("/proc/net/tcp", &mut found)?;
-    match read_table("/proc/net/tcp6", &mut found) {
-        // A kernel without IPv6 has no such table.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        other => other?,
-    }
-    Ok(found)
+    diag::listening().or_else(|error| {
+        tracing::trace!(%error, "sock_diag_unavailable");
+        tables::listening()
+    })
 }
 
 /// The ports on which one of `addresses` can be reached: by a socket on it, or on a wildcard of its
@@ -65,52 +60,6 @@ pub fn in_the_way(listening: &[Listening], addr: SocketAddr) -> impl Iterator<It
     })
 }
 
-/// The kernel lists listening sockets before all others, so reading ends at the first that does not
-/// listen: the cost does not grow with established links.
-fn read_table(path: &str, found: &mut Vec<Listening>) -> io::Result<()> {
-    let mut lines = BufReader::with_capacity(4096, File::open(path)?).lines();
-    let _heading = lines.next().transpose()?;
-    for line in lines {
-        match parse(&line?) {
-            Some(socket) => found.push(socket),
-            None => break,
-        }
-    }
-    Ok(())
-}
-
-/// One line of the table, if it is a listening socket.
-fn parse(line: &str) -> Option<Listening> {
-    let mut fields = line.split_ascii_whitespace();
-    let addr = parse_addr(fields.nth(1)?)?;
-    let state = fields.nth(1)?;
-    let uid = fields.nth(3)?.parse().ok()?;
-    let inode = fields.nth(1)?.parse().ok()?;
-    (state == LISTEN).then_some(Listening { addr, uid, inode })
-}
-
-/// `0100007F:1111`: each 32-bit word of the address in the machine's own byte order.
-fn parse_addr(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| {
-        let digits = ip.get(at * 8..at * 8 + 8)?;
-        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
-    };
-    let ip = match ip.len() {
-        8 => IpAddr::from(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let mut bytes = [0; 16];
-            for (at, chunk) in bytes.chunks_exact_mut(4).enumerate() {
-                chunk.copy_from_slice(&word(at)?);
-            }
-            IpAddr::from(Ipv6Addr::from(bytes))
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,28 +69,19 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_the_tables_are_read() {
-        let v4 = "   0: 0100007F:1111 00000000:0000 0A 00000000:00000000 00:00000000 00000000   104        0 6157 1 0000 100 0 0 10 0";
-        assert_eq!(
-            parse(v4),
-            Some(Listening { addr: "127.0.0.1:4369".parse().unwrap(), uid: 104, inode: 6157 })
-        );
-        let v6 = "   1: B80D0120000000000000000002000000:238C 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0000 100 0 0 10 0";
-        assert_eq!(parse(v6).map(|s| s.addr), Some("[2001:db8::2]:9100".parse().unwrap()));
-        assert_eq!(parse(&v4.replace(" 0A ", " 01 ")), None);
-        assert_eq!(parse("   0: zz"), None);
-        assert_eq!(parse(""), None);
-    }
-
-    #[test]
     fn our_own_listener_is_found_and_gone_when_it_is_closed() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         let listener = super::super::Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr();
-        assert!(listening().unwrap().iter().any(|s| s.addr == addr));
+        let ways = [listening, diag::listening, tables::listening];
+        let seen =
+            |way: fn() -> io::Result<Vec<Listening>>| way().unwrap().into_iter().find(|s| s.addr == addr);
+        let found: Vec<_> = ways.iter().filter_map(|way| seen(*way)).collect();
+        assert_eq!(found.len(), ways.len());
+        assert!(found.iter().all(|socket| *socket == found[0]), "{found:?}");
         drop(listener);
-        assert!(!listening().unwrap().iter().any(|s| s.addr == addr));
+        assert!(ways.iter().all(|way| seen(*way).is_none()));
     }
 
     #[test]

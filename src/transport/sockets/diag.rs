@@ -1,0 +1,82 @@
+//! The listening sockets as the kernel tells them over netlink (sock_diag(7)): it goes through its
+//! table of listening sockets and no other.
+
+use std::io;
+use std::net::SocketAddr;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+
+use super::Listening;
+
+/// More than the kernel puts into one datagram of a dump.
+const DATAGRAM: usize = 64 * 1024;
+
+/// All listening TCP sockets of this network namespace.
+///
+/// # Errors
+/// The kernel has no `sock_diag`, or does not let us ask.
+pub(super) fn listening() -> io::Result<Vec<Listening>> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
+    let mut found = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        socket.send(&request(family), 0)?;
+        while !receive(&socket, &mut found)? {}
+    }
+    Ok(found)
+}
+
+fn request(family: u8) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    let question = InetRequest {
+        family,
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::LISTEN,
+        socket_id,
+    };
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(question).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// Reads one datagram of the answer; `true` when it was the last.
+fn receive(socket: &Socket, found: &mut Vec<Listening>) -> io::Result<bool> {
+    let mut datagram = Vec::with_capacity(DATAGRAM);
+    socket.recv(&mut datagram, 0)?;
+    let mut rest = datagram.as_slice();
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+        // Messages are padded to four bytes; none is empty, or this would not end.
+        let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4).max(4);
+        match message.payload {
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                found.push(read(&response))
+            }
+            _ => {}
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn read(response: &InetResponse) -> Listening {
+    let id = &response.header.socket_id;
+    Listening {
+        addr: SocketAddr::new(id.source_address, id.source_port),
+        uid: response.header.uid,
+        inode: response.header.inode.into(),
+    }
+}
