@@ -1,23 +1,24 @@
 //! The composition root: a configuration becomes a running guard, and a running guard ends.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Limits};
 use crate::control::{Front, FrontSettings, Resolver, explain_strangers};
 use crate::policy::{Caps, Policy};
-use crate::session::{Context, Settings};
+use crate::session::{Context, Ports, Settings};
 use crate::transport::{Backends, Dialer};
 
 /// Descriptors for listeners, the log, the resolver and the like.
-const OVERHEAD: u64 = 128;
+const OVERHEAD: u64 = 256;
 /// A connection and the one that it leads to.
 const DESCRIPTORS_EACH: u64 = 2;
 /// More connections than this are not opened unless `[limits] connections` says so.
@@ -35,8 +36,8 @@ const STRANGERS: usize = 16;
 #[derive(Debug)]
 pub struct Guard {
     context: Arc<Context>,
-    /// Everything that is no connection: the ports, the resolver, the log's helpers.
-    helpers: TaskTracker,
+    /// Everything that is no connection: the ports, the resolver, the log's helpers. None ends by itself.
+    helpers: JoinSet<()>,
     stop: CancellationToken,
 }
 
@@ -47,19 +48,23 @@ impl Guard {
         let caps = caps(&config.limits, descriptors);
         let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(config.cluster.network.clone())));
         let (strangers, refused) = mpsc::channel(STRANGERS);
+        let (open_ports, open) = watch::channel(HashSet::new());
+        let (hurry, hurried) = mpsc::channel(1);
         let dialer = dialer(&config);
-        let context =
-            Arc::new(Context::new(policy.clone(), settings(&config.limits, caps), dialer.clone(), strangers));
-        let guard = Self { context, helpers: TaskTracker::new(), stop: CancellationToken::new() };
+        let ports = Ports { forwarded: config.dist.ports.clone(), open, hurry };
+        let settings = settings(&config.limits, caps);
+        let context = Arc::new(Context::new(policy.clone(), settings, dialer.clone(), ports, strangers));
+        let mut guard = Self { context, helpers: JoinSet::new(), stop: CancellationToken::new() };
 
         let resolver = Resolver::new(policy_sender, config.cluster.resolve_every);
         let (first, asked) = oneshot::channel();
-        guard.help(resolver.run(first));
-        // Late answers do no harm: a peer is let in when its name has one.
+        guard.helpers.spawn(resolver.run(first));
+        // A peer whose name is answered later is let in later; names of `deny` keep all peers out until
+        // they are answered.
         tokio::time::timeout(FIRST_ANSWERS, asked).await.map(drop).unwrap_or_default();
 
-        guard.help(explain_strangers(refused, policy));
-        guard.help(tell_of_quiet_refusals(Arc::clone(&guard.context)));
+        guard.helpers.spawn(explain_strangers(refused, policy));
+        guard.helpers.spawn(tell_of_quiet_refusals(Arc::clone(&guard.context)));
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             connections = caps.total,
@@ -67,28 +72,30 @@ impl Guard {
             descriptors,
             "started"
         );
-        let front = Front::new(FrontSettings { config, dialer }, Arc::clone(&guard.context));
+        let settings = FrontSettings { config, dialer, open_ports, hurry: hurried };
+        let front = Front::new(settings, Arc::clone(&guard.context));
         guard.helpers.spawn(front.run(guard.stop.clone()));
         guard
     }
 
-    /// Runs something that need not end by itself until the guard stops.
-    fn help(&self, helper: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.helpers.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = helper => {}
+    /// Ends when a part of the guard has died, which nothing but a fault of ours can do: whoever runs the
+    /// guard had better start it again.
+    pub async fn died(&mut self) {
+        while let Some(ended) = self.helpers.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, help = "this is a fault of the guard: please report it", "guard_died");
+                return;
             }
-        });
+        }
+        // All have ended well, which they do only when they are told to.
+        std::future::pending().await
     }
 
     /// Closes the ports, ends the links and waits for what is under way, 2 s at most.
-    pub async fn stop(self, cause: &'static str) {
+    pub async fn stop(mut self, cause: &'static str) {
         tracing::info!(cause, connections = self.context.connections(), "stopping");
         self.stop.cancel();
-        self.helpers.close();
-        self.helpers.wait().await;
+        self.helpers.shutdown().await;
         self.context.stop.cancel();
         self.context.sessions.close();
         if tokio::time::timeout(LAST_ANSWERS, self.context.sessions.wait()).await.is_err() {
@@ -175,11 +182,11 @@ mod tests {
 
     #[test]
     fn the_caps_follow_from_the_descriptors() {
-        assert_eq!(caps(&limits(None), 1024).total, 448);
+        assert_eq!(caps(&limits(None), 1024).total, 384);
         assert_eq!(caps(&limits(None), u64::MAX).total, MOST_BY_ITSELF);
         assert_eq!(caps(&limits(Some(100)), 1024).total, 100);
-        assert_eq!(caps(&limits(Some(1000)), 1024).total, 448);
-        let small = caps(&limits(None), 140);
+        assert_eq!(caps(&limits(Some(1000)), 1024).total, 384);
+        let small = caps(&limits(None), 268);
         assert_eq!((small.total, small.reserve), (6, 3));
     }
 }

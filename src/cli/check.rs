@@ -6,12 +6,12 @@ use super::{ConfigArguments, EXIT_CONFIG, color, complain, say};
 
 pub(super) fn check(arguments: &ConfigArguments) -> ExitCode {
     match arguments.load() {
-        Ok(loaded) => {
+        Ok((loaded, source)) => {
             let warnings = loaded.render_warnings(color());
             if !warnings.is_empty() {
                 complain(&warnings);
             }
-            say(&format!("{} is valid", arguments.source()));
+            say(&format!("{source} is valid"));
             ExitCode::SUCCESS
         }
         Err(error) => {

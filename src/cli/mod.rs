@@ -4,6 +4,7 @@ mod check;
 mod names;
 mod run;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,23 +60,18 @@ pub fn main() -> ExitCode {
 }
 
 impl ConfigArguments {
-    /// The configuration that the arguments mean. Without a file, the defaults.
-    fn load(&self) -> Result<Loaded, LoadError> {
+    /// The configuration that the arguments mean, and what it is called in messages. Without a file, the
+    /// defaults; a file that is there and cannot be read is an error.
+    fn load(&self) -> Result<(Loaded, String), LoadError> {
         let overrides = Overrides { allow: self.allow.clone() };
-        let default = Path::new(config::DEFAULT_PATH);
-        match &self.config {
-            Some(path) => config::load(path, &overrides),
-            None if default.exists() => config::load(default, &overrides),
-            None => Ok(config::defaults(&overrides)),
-        }
-    }
-
-    /// What the configuration is called in messages.
-    fn source(&self) -> String {
-        match &self.config {
-            Some(path) => path.display().to_string(),
-            None if Path::new(config::DEFAULT_PATH).exists() => config::DEFAULT_PATH.to_owned(),
-            None => "the built-in configuration".to_owned(),
+        let path = self.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
+        match config::load(path, &overrides) {
+            Err(LoadError::Read { source, .. })
+                if self.config.is_none() && source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok((config::defaults(&overrides), "the built-in configuration".to_owned()))
+            }
+            loaded => Ok((loaded?, path.display().to_string())),
         }
     }
 }

@@ -8,7 +8,8 @@ use super::{complain, say};
 use crate::policy::Policy;
 use crate::proto::epmd::{DEFAULT_PORT, NamesReply, Request};
 use crate::session::ask;
-use crate::transport::{Backends, Dialer, describe, host};
+use crate::telemetry::describe;
+use crate::transport::{Backends, Dialer, host};
 
 /// For each address that is tried, and for the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,8 +48,7 @@ async fn list(host: &str) -> Result<String, String> {
 
 async fn ask_names(addr: SocketAddr) -> Result<Vec<u8>, String> {
     let dialer = Dialer::new(Backends { epmd: addr, dist: Vec::new() }, TIMEOUT);
-    let permit = Policy::own_errand(addr);
-    let stream = dialer.dial(&permit).await.map_err(|error| describe(&error))?;
+    let stream = dialer.run_errand(&Policy::own_errand(addr)).await.map_err(|error| describe(&error))?;
     let answer = ask(stream, &Request::Names.encode(), TIMEOUT).await;
     match answer {
         Ok(answer) if answer.is_empty() => Err(format!(

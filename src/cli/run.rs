@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use super::{ConfigArguments, EXIT_CONFIG, color, complain};
 use crate::app::Guard;
-use crate::control::stop_signal;
+use crate::config::Config;
+use crate::control::StopSignals;
 use crate::telemetry;
-use crate::transport::describe;
+use crate::telemetry::describe;
 
 pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
-    let loaded = match arguments.load() {
+    let (loaded, source) = match arguments.load() {
         Ok(loaded) => loaded,
         Err(error) => {
             complain(&error.render(color()));
@@ -17,7 +18,8 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
         }
     };
     let log = telemetry::init(&loaded.config.log);
-    tracing::info!(config = arguments.source(), "configuration_loaded");
+    telemetry::log_panics();
+    tracing::info!(config = source, "configuration_loaded");
     for problem in loaded.warnings.iter() {
         tracing::warn!(problem = problem.message, help = problem.help, "configuration_warning");
     }
@@ -28,21 +30,29 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(async {
-        let stopped = match stop_signal() {
-            Ok(stopped) => stopped,
-            Err(error) => {
-                tracing::error!(error = describe(&error), "not_started");
-                return ExitCode::FAILURE;
-            }
-        };
-        let guard = Guard::start(loaded.config).await;
-        let cause = stopped.await;
-        guard.stop(cause).await;
-        ExitCode::SUCCESS
-    });
+    let code = runtime.block_on(serve(loaded.config));
     // A resolver that hangs must not keep the process.
     runtime.shutdown_background();
     drop(log);
     code
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let mut signals = match StopSignals::catch() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(error = describe(&error), "not_started");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut guard = Guard::start(config).await;
+    let (cause, code) = tokio::select! {
+        cause = signals.next() => (cause, ExitCode::SUCCESS),
+        () = guard.died() => ("fault", ExitCode::FAILURE),
+    };
+    tokio::select! {
+        () = guard.stop(cause) => code,
+        // Whoever asks twice means now.
+        _ = signals.next() => code,
+    }
 }

@@ -21,9 +21,6 @@ use super::schema::{Word, Words, Written, WrittenLog};
 use super::text::{LineCounter, quoted};
 use super::{Config, Log, LogFormat};
 
-/// The port of epmd when none is written.
-const EPMD_PORT: u16 = 4369;
-
 /// A key, as messages call it.
 #[derive(Debug, Clone, Copy)]
 struct Key(&'static str, &'static str);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::takeover::Takeover;
+use super::takeover::Squatter;
 use crate::session::Role;
 use crate::transport::holder::Holder;
 
@@ -15,7 +15,7 @@ pub(super) fn advise(
     role: Role,
     addr: SocketAddr,
     holders: &[Holder],
-    takeover: Option<&Takeover>,
+    squatter: Option<&Squatter>,
 ) -> String {
     let Some(holder) = holders.first() else {
         return format!(
@@ -27,7 +27,7 @@ pub(super) fn advise(
         return "another epmd-guard serves this address: stop one of the two".to_owned();
     }
     match role {
-        Role::Epmd => advise_epmd(holder, takeover),
+        Role::Epmd => advise_epmd(holder, squatter),
         Role::Dist if holder.socket.addr.ip().is_unspecified() => {
             "the node listens on every address, so that the guard cannot stand in front of it: start it with \
              `-kernel inet_dist_use_interface {127,0,0,1}` (ejabberd: INET_DIST_INTERFACE=127.0.0.1 in \
@@ -41,7 +41,7 @@ pub(super) fn advise(
     }
 }
 
-fn advise_epmd(holder: &Holder, takeover: Option<&Takeover>) -> String {
+fn advise_epmd(holder: &Holder, squatter: Option<&Squatter>) -> String {
     let port = holder.socket.addr.port();
     if holder.is_likely_systemd() && (holder.process.is_some() || Path::new(EPMD_SOCKET).exists()) {
         return format!(
@@ -50,22 +50,34 @@ fn advise_epmd(holder: &Holder, takeover: Option<&Takeover>) -> String {
              `systemctl restart epmd.socket`"
         );
     }
-    match takeover {
-        Some(Takeover::HoldsNames(names)) => format!(
+    match squatter {
+        Some(Squatter::HoldsNames(names)) => format!(
             "an epmd on every address holds {} name(s) ({}) and is left alone: set ERL_EPMD_ADDRESS=127.0.0.1 for \
              whatever starts epmd, then stop these nodes, run `epmd -kill` and start them again, or restart epmd: \
              nodes of OTP 23.3 and later register again within 2 s",
             names.len(),
-            names.join(", ")
+            first_names(names)
         ),
-        Some(Takeover::Ending | Takeover::Refused) => format!(
+        Some(Squatter::Empty(_)) => {
+            "an epmd without names holds it; it is asked to end when it has held none for 10 s: \
+             set ERL_EPMD_ADDRESS=127.0.0.1 for whatever starts epmd on this host"
+                .to_owned()
+        }
+        Some(Squatter::Ending | Squatter::Refused) => format!(
             "an epmd without names holds it and did not give it up: something starts it again, such as systemd's \
              epmd.socket; set ERL_EPMD_ADDRESS=127.0.0.1 for it, or let the unit listen on 127.0.0.1:{port} only"
         ),
-        Some(Takeover::NotEpmd) | None => {
+        Some(Squatter::NotEpmd) | None => {
             "it does not answer as an epmd: stop it, or have it listen elsewhere".to_owned()
         }
     }
+}
+
+/// Enough of them to know whose cluster it is.
+fn first_names(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+    let rest = if names.len() > shown.len() { ", …" } else { "" };
+    format!("{}{rest}", shown.join(", "))
 }
 
 #[cfg(test)]
@@ -83,8 +95,8 @@ mod tests {
         }
     }
 
-    fn advice(role: Role, addr: &str, holder: Holder, takeover: Option<Takeover>) -> String {
-        advise(role, addr.parse().unwrap(), &[holder], takeover.as_ref())
+    fn advice(role: Role, addr: &str, holder: Holder, squatter: Option<Squatter>) -> String {
+        advise(role, addr.parse().unwrap(), &[holder], squatter.as_ref())
     }
 
     #[test]
@@ -102,7 +114,7 @@ mod tests {
 
     #[test]
     fn an_epmd_with_names_is_named_with_its_names() {
-        let names = Takeover::HoldsNames(vec!["a".into(), "b".into()]);
+        let names = Squatter::HoldsNames(vec!["a".into(), "b".into()]);
         let text =
             advice(Role::Epmd, "192.0.2.1:4369", holder("0.0.0.0:4369", 104, Some(("epmd", 9))), Some(names));
         assert!(text.contains("2 name(s) (a, b)") && text.contains("ERL_EPMD_ADDRESS=127.0.0.1"), "{text}");

@@ -1,7 +1,9 @@
 //! What goes on beside the connections: which ports are open, what host names mean, when to end.
 
+mod addresses;
 mod advice;
 mod front;
+mod obstacle;
 mod resolver;
 mod signals;
 mod strangers;
@@ -9,5 +11,5 @@ mod takeover;
 
 pub use front::{Front, FrontSettings};
 pub use resolver::Resolver;
-pub use signals::stop_signal;
+pub use signals::StopSignals;
 pub use strangers::explain_strangers;

@@ -1,24 +1,27 @@
 //! What the host names of the rules mean, asked again and again in the background.
 //!
-//! Owns the answers and how long they count. A name that stops resolving keeps its last good answer
-//! for a day in `allow`; in `deny` it keeps it until there is another, since forgetting would open.
+//! Owns the answers and how long they count. A name that stops resolving keeps its last good answer for a
+//! day in `allow`; in `deny` it keeps it until there is another, since forgetting would open.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::policy::{HostAnswers, HostName, List, Policy, RuleId};
-use crate::transport::{describe, host};
+use crate::transport::host::{self, ResolveError};
 
 /// How long the last good answer of a name counts.
 const LAST_GOOD: Duration = Duration::from_secs(24 * 60 * 60);
 /// Names that are asked for at one time: each keeps a thread waiting.
 const AT_ONCE: usize = 8;
+/// After this long a question is hopeless, and another name may be asked for beside it.
+const HOPELESS: Duration = Duration::from_secs(30);
+/// How often it is seen whether a name is due.
+const TICK: Duration = Duration::from_millis(250);
 
 /// The names and their answers.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct Resolver {
     names: Vec<Name>,
     every: Duration,
     policy: watch::Sender<Arc<Policy>>,
+    asking: JoinSet<Answer>,
 }
 
 #[derive(Debug)]
@@ -35,79 +39,75 @@ struct Name {
     host: HostName,
     known: Vec<IpAddr>,
     last_good: Instant,
-    failing: bool,
+    /// Since when it is being asked for.
+    asked: Option<Instant>,
+    /// When it is to be asked for again.
+    due: Instant,
+    /// Whether an answer has come, even that there is no such name.
+    answered: bool,
+    /// The failure that was told of.
+    failing: Option<String>,
 }
 
-type Answer = (usize, std::io::Result<Vec<IpAddr>>);
+type Answer = (usize, Result<Vec<IpAddr>, ResolveError>);
 
 impl Resolver {
     /// A resolver of the names of `policy`'s rules.
     #[must_use]
     pub fn new(policy: watch::Sender<Arc<Policy>>, every: Duration) -> Self {
-        let names = policy
-            .borrow()
-            .network()
-            .host_names()
-            .map(|(rule, list, host)| Name {
-                rule,
-                list,
-                host: host.clone(),
-                known: Vec::new(),
-                last_good: Instant::now(),
-                failing: false,
-            })
-            .collect();
-        Self { names, every, policy }
+        let name = |(rule, list, host): (RuleId, List, &HostName)| Name::new(rule, list, host.clone());
+        let names = policy.borrow().network().host_names().map(name).collect();
+        Self { names, every, policy, asking: JoinSet::new() }
     }
 
-    /// Asks for ever; `first` is told when every name has been asked once.
-    pub async fn run(mut self, first: tokio::sync::oneshot::Sender<()>) {
+    /// Asks for ever; `first` is told when every name has been answered once.
+    pub async fn run(mut self, first: oneshot::Sender<()>) {
         let mut first = Some(first);
-        let mut asking = JoinSet::new();
-        let mut waiting = HashSet::new();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let begun = Instant::now();
-            for at in 0..self.names.len() {
-                while asking.len() >= AT_ONCE {
-                    self.next_answer(&mut asking, &mut waiting).await;
-                }
-                // A name that is still being asked for is not asked for twice.
-                if let Some(name) = self.names.get(at)
-                    && waiting.insert(at)
-                {
-                    let host = name.host.clone();
-                    asking.spawn_blocking(move || (at, host::resolve(host.as_str())));
-                }
-            }
-            while !asking.is_empty() && (first.is_some() || begun.elapsed() < self.every) {
-                let left = self.every.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
-                let answer = self.next_answer(&mut asking, &mut waiting);
-                if tokio::time::timeout(left, answer).await.is_err() {
-                    break;
-                }
-            }
-            if let Some(first) = first.take() {
+            if self.names.iter().all(|name| name.answered || name.failing.is_some())
+                && let Some(first) = first.take()
+            {
                 // Nobody waits any more: it took too long.
                 first.send(()).unwrap_or_default();
             }
-            self.expire();
-            tokio::time::sleep_until(begun + self.every).await;
+            tokio::select! {
+                Some(answer) = self.asking.join_next() => self.take(answer),
+                _ = ticks.tick() => {
+                    self.expire();
+                    self.ask_what_is_due();
+                }
+            }
         }
     }
 
-    async fn next_answer(&mut self, asking: &mut JoinSet<Answer>, waiting: &mut HashSet<usize>) {
-        match asking.join_next().await {
-            Some(Ok((at, answer))) => {
-                waiting.remove(&at);
-                if let Some(name) = self.names.get_mut(at)
-                    && name.take(answer)
-                {
+    fn ask_what_is_due(&mut self) {
+        let mut waiting = self.names.iter().filter(|name| name.is_waited_for()).count();
+        for (at, name) in self.names.iter_mut().enumerate() {
+            // A name that is still being asked for is not asked for twice.
+            if name.asked.is_some() || name.due > Instant::now() || waiting >= AT_ONCE {
+                continue;
+            }
+            waiting += 1;
+            name.asked = Some(Instant::now());
+            let host = name.host.clone();
+            self.asking.spawn_blocking(move || (at, host::resolve(host.as_str())));
+        }
+    }
+
+    fn take(&mut self, answer: Result<Answer, JoinError>) {
+        match answer {
+            Ok((at, answer)) => {
+                let Some(name) = self.names.get_mut(at) else { return };
+                name.asked = None;
+                name.due = Instant::now() + self.every;
+                if name.take(answer) {
                     self.publish();
                 }
             }
-            // A panic of the system's resolver; all names are free to be asked for again.
-            Some(Err(_)) => waiting.clear(),
-            None => {}
+            // A panic in the system's resolver does not say whose; all may be asked for again.
+            Err(_) => self.names.iter_mut().for_each(|name| name.asked = None),
         }
     }
 
@@ -132,48 +132,82 @@ impl Resolver {
                 answers.insert(name.list, name.rule, *ip);
             }
         }
+        if self.names.iter().any(|name| name.list == List::Deny && !name.answered) {
+            answers.expect_more_of_deny();
+        }
         self.policy.send_modify(|policy| *policy = Arc::new(policy.with_answers(answers)));
     }
 }
 
 impl Name {
+    fn new(rule: RuleId, list: List, host: HostName) -> Self {
+        let now = Instant::now();
+        Self {
+            rule,
+            list,
+            host,
+            known: Vec::new(),
+            last_good: now,
+            asked: None,
+            due: now,
+            answered: false,
+            failing: None,
+        }
+    }
+
+    fn is_waited_for(&self) -> bool {
+        self.asked.is_some_and(|since| since.elapsed() < HOPELESS)
+    }
+
     /// Takes an answer; `true` if it changes anything.
-    fn take(&mut self, answer: std::io::Result<Vec<IpAddr>>) -> bool {
+    fn take(&mut self, answer: Result<Vec<IpAddr>, ResolveError>) -> bool {
+        let first = match answer {
+            // A name that is not there keeps nobody out; a resolver that fails says nothing.
+            Ok(_) | Err(ResolveError::NoSuchName) => !std::mem::replace(&mut self.answered, true),
+            Err(ResolveError::Failed(_)) => false,
+        };
         let mut ips = match answer {
             Ok(ips) => ips,
             Err(error) => {
-                self.fail(&describe(&error));
-                return false;
+                self.fail(error.to_string());
+                return first;
             }
         };
         let all = ips.len();
         ips.retain(|ip| HostAnswers::is_usable(*ip));
         ips.sort_unstable();
         if ips.is_empty() {
-            self.fail(&format!(
+            self.fail(format!(
                 "none of its {all} addresses can be a peer's: loopback and multicast are ignored"
             ));
-            return false;
+            return first;
         }
-        self.failing = false;
+        self.failing = None;
         self.last_good = Instant::now();
         if ips == self.known {
-            return false;
+            return first;
         }
         tracing::info!(name = %self.host, old = ?self.known, new = ?ips, "name_resolved");
         self.known = ips;
         true
     }
 
-    fn fail(&mut self, error: &str) {
-        if !std::mem::replace(&mut self.failing, true) {
-            let help = if self.known.is_empty() {
-                "nobody is let in by this rule until the name resolves"
-            } else {
-                "the last good answer counts for a day"
-            };
-            tracing::warn!(name = %self.host, known = ?self.known, error, help, "name_not_resolved");
+    /// Tells of a failure, once for each kind.
+    fn fail(&mut self, error: String) {
+        if self.failing.as_ref() == Some(&error) {
+            return;
         }
+        let help = match (self.list, self.known.is_empty(), self.answered) {
+            (List::Allow, true, _) => "nobody is let in by this rule until the name resolves",
+            (List::Allow, false, _) => "the last good answer counts for a day",
+            (List::Deny, _, false) => {
+                "no peer is let in until the resolver answers: nobody can be told from this host"
+            }
+            (List::Deny, true, true) => "nobody is kept out by this rule until the name resolves",
+            (List::Deny, false, true) => "the last good answer counts until there is another",
+        };
+        tracing::warn!(name = %self.host, known = ?self.known, error, help, "name_not_resolved");
+        self.failing = Some(error);
     }
 }
 
@@ -195,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_means_loopback_lets_nobody_in() {
         let (sender, policy) = watch::channel(Arc::new(rules()));
-        let (first, asked) = tokio::sync::oneshot::channel();
+        let (first, asked) = oneshot::channel();
         let resolver = Resolver::new(sender, Duration::from_secs(30));
         tokio::select! {
             () = resolver.run(first) => {}
@@ -210,12 +244,13 @@ mod tests {
         let ip: IpAddr = "192.0.2.2".parse().unwrap();
         assert!(name.take(Ok(vec![ip])));
         assert!(!name.take(Ok(vec![ip])));
-        assert!(!name.take(Err(std::io::Error::other("no such name"))));
+        assert!(!name.take(Err(ResolveError::NoSuchName)));
+        assert!(!name.take(Err(ResolveError::Failed("timed out".into()))));
         assert!(!name.take(Ok(vec!["127.0.0.1".parse().unwrap()])));
         assert_eq!(name.known, [ip]);
-        assert!(name.failing);
+        assert!(name.failing.is_some());
         assert!(name.take(Ok(vec!["192.0.2.9".parse().unwrap()])));
-        assert!(!name.failing);
+        assert!(name.failing.is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -236,5 +271,26 @@ mod tests {
         resolver.expire();
         assert_eq!(policy.borrow().answers().find(List::Allow, ip), None);
         assert!(policy.borrow().answers().find(List::Deny, ip).is_some());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_in_until_each_name_of_deny_is_answered_and_a_missing_name_is_an_answer() {
+        let rule = |list, text: &str| Rule { list, target: text.parse().unwrap(), line: 1 };
+        let rules =
+            vec![rule(List::Allow, "192.0.2.0/24"), rule(List::Deny, "a.test"), rule(List::Deny, "b.test")];
+        let (sender, policy) = watch::channel(Arc::new(Policy::new(NetworkRules::new(RuleBook::new(rules)))));
+        let mut resolver = Resolver::new(sender, Duration::from_secs(30));
+        let is_pending = || policy.borrow().answers().is_deny_pending();
+        assert!(is_pending());
+        resolver.take(Ok((0, Ok(vec!["192.0.2.3".parse().unwrap()]))));
+        assert!(is_pending());
+        resolver.take(Ok((1, Err(ResolveError::Failed("timed out".into())))));
+        assert!(is_pending());
+        resolver.take(Ok((1, Err(ResolveError::NoSuchName))));
+        assert!(!is_pending());
+        // Later failures forget nothing.
+        resolver.take(Ok((0, Err(ResolveError::Failed("timed out".into())))));
+        assert!(!is_pending());
+        assert!(policy.borrow().answers().find(List::Deny, "192.0.2.3".parse().unwrap()).is_some());
     }
 }

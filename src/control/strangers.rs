@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::policy::{List, Policy};
@@ -15,17 +15,25 @@ use crate::transport::host;
 
 /// The longest that the resolver is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Look-ups that may hang at one time, each keeping a thread: a stranger's own name server may be slow.
+const LOOKUPS: usize = 4;
 
 /// Explains refused addresses until their sender is gone; each address once a minute at most.
 pub async fn explain_strangers(mut refused: mpsc::Receiver<IpAddr>, policy: watch::Receiver<Arc<Policy>>) {
     let explained = RefusalLog::default();
+    let lookups = Arc::new(Semaphore::new(LOOKUPS));
     while let Some(ip) = refused.recv().await {
         explained.sweep(Instant::now());
         if !explained.note(ip, "explained", Instant::now()) {
             continue;
         }
+        let Ok(lookup) = Arc::clone(&lookups).try_acquire_owned() else { continue };
         let current = Arc::clone(&policy.borrow());
-        let looking = tokio::task::spawn_blocking(move || explain(ip, &current));
+        let looking = tokio::task::spawn_blocking(move || {
+            let why = explain(ip, &current);
+            drop(lookup);
+            why
+        });
         if let Ok(Ok(Some(why))) = tokio::time::timeout(PATIENCE, looking).await {
             tracing::info!(peer = %ip, why, "refusal_explained");
         }
@@ -33,6 +41,9 @@ pub async fn explain_strangers(mut refused: mpsc::Receiver<IpAddr>, policy: watc
 }
 
 /// What the resolver knows of the host behind a refused address, if the policy knows that host.
+///
+/// The owner of an address makes its reverse name what he likes. So what follows from it is told as what
+/// it is, and only a name that leads back to the address counts as the address's own.
 fn explain(ip: IpAddr, policy: &Policy) -> Option<String> {
     let name = host::reverse(ip)?;
     let shown = name.escape_default();
@@ -41,24 +52,28 @@ fn explain(ip: IpAddr, policy: &Policy) -> Option<String> {
         rules.host_names().find(|(_, list, host)| *list == List::Allow && means(&name, host.as_str()));
     if let Some((rule, _, host)) = configured {
         let known = join(&policy.answers().addresses(rule));
+        let claim = "(that it is the same host is its reverse name's claim)";
         return Some(if known.is_empty() {
-            format!("{ip} calls itself {shown}, but {host} does not resolve to any address")
+            format!("{host} has no address yet, and {ip} calls itself {shown} {claim}")
         } else {
-            format!("{ip} is not among the addresses of {host} ({known})")
+            format!("{ip} is not among the addresses of {host} ({known}) {claim}")
         });
     }
-    let mut others = host::resolve(&name).ok()?;
-    others.retain(|other| *other != ip && policy.allows(*other));
-    let known = join(&others);
-    (!known.is_empty()).then(|| {
-        format!("{ip} is not allowed, but {known} of the same host {shown} is: allow {ip} too, or the name")
-    })
+    let all = host::resolve(&name).ok()?;
+    if !all.contains(&ip) {
+        return None;
+    }
+    let allowed: Vec<IpAddr> =
+        all.into_iter().filter(|other| *other != ip && policy.allows(*other)).collect();
+    let known = join(&allowed);
+    (!known.is_empty()).then(|| format!("{ip} is not allowed, though {known} of the same host {shown} is"))
 }
 
-/// Whether a name of the resolver is the configured one, or its full form.
+/// Whether a name of the resolver is the configured one; a short name means its full form in any domain.
 fn means(found: &str, configured: &str) -> bool {
     let found = found.trim_end_matches('.').to_ascii_lowercase();
-    found == configured || found.strip_prefix(configured).is_some_and(|rest| rest.starts_with('.'))
+    let is_full_form = || found.strip_prefix(configured).is_some_and(|rest| rest.starts_with('.'));
+    found == configured || (!configured.contains('.') && is_full_form())
 }
 
 fn join(ips: &[IpAddr]) -> String {
@@ -75,5 +90,6 @@ mod tests {
         assert!(means("h2.test", "h2"));
         assert!(!means("h22.test", "h2"));
         assert!(!means("h2", "h2.test"));
+        assert!(!means("h2.test.evil.example", "h2.test"));
     }
 }

@@ -1,7 +1,7 @@
 //! The decisions, and the values that prove that they were made.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::limits::Full;
@@ -16,6 +16,15 @@ pub struct Arrival {
     pub peer: PeerAddr,
     /// Where to.
     pub local: LocalAddr,
+}
+
+/// Whom a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Audience {
+    /// This host alone: the listener stands where only the host's own names lead.
+    ItselfOnly,
+    /// Peers too.
+    Peers,
 }
 
 /// What a connection is to us.
@@ -36,6 +45,10 @@ pub enum Denial {
     NotAllowed,
     /// A rule of `deny` does.
     Denied(RuleId),
+    /// A host name of `deny` has not been resolved yet, so that nobody can be told from it.
+    DenyUnresolved,
+    /// The listener is for this host alone.
+    NotForPeers,
     /// Too many connections.
     Full(Full),
     /// Only this host may ask that of epmd.
@@ -51,6 +64,8 @@ impl Denial {
         match self {
             Self::NotAllowed => "not_allowed",
             Self::Denied(_) => "denied",
+            Self::DenyUnresolved => "deny_unresolved",
+            Self::NotForPeers => "not_for_peers",
             Self::Full(Full::Total) => "too_many_connections",
             Self::Full(Full::Address) => "too_many_from_address",
             Self::Full(Full::Subnet) => "too_many_from_subnet",
@@ -63,7 +78,9 @@ impl Denial {
     #[must_use]
     pub fn stage(self) -> &'static str {
         match self {
-            Self::NotAllowed | Self::Denied(_) | Self::Full(_) => "admit",
+            Self::NotAllowed | Self::Denied(_) | Self::DenyUnresolved | Self::NotForPeers | Self::Full(_) => {
+                "admit"
+            }
             Self::LocalOnly(_) | Self::UnknownOpcode(_) => "authorize",
         }
     }
@@ -97,8 +114,6 @@ pub enum Destination {
     Epmd,
     /// The distribution port of this number behind us.
     Dist(u16),
-    /// An epmd that one of our own commands asks, or that holds our port.
-    ForeignEpmd(std::net::SocketAddr),
 }
 
 impl fmt::Display for Destination {
@@ -106,7 +121,6 @@ impl fmt::Display for Destination {
         match self {
             Self::Epmd => f.write_str("epmd"),
             Self::Dist(port) => write!(f, "distribution port {port}"),
-            Self::ForeignEpmd(addr) => write!(f, "epmd at {addr}"),
         }
     }
 }
@@ -131,6 +145,21 @@ impl Permit {
     }
 }
 
+/// Proof that an errand of our own may be run: asking an epmd for its names, or ending one that holds
+/// our port and no name. It carries nobody's bytes but ours.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Errand {
+    epmd: SocketAddr,
+}
+
+impl Errand {
+    /// The epmd that is asked.
+    #[must_use]
+    pub fn epmd(&self) -> SocketAddr {
+        self.epmd
+    }
+}
+
 /// One generation of the rules.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -142,7 +171,11 @@ impl Policy {
     /// The rules, with no host name resolved yet.
     #[must_use]
     pub fn new(network: NetworkRules) -> Self {
-        Self { network: Arc::new(network), answers: Arc::default() }
+        let mut answers = HostAnswers::default();
+        if network.host_names().any(|(_, list, _)| list == List::Deny) {
+            answers.expect_more_of_deny();
+        }
+        Self { network: Arc::new(network), answers: Arc::new(answers) }
     }
 
     /// The same rules with other answers of the resolver.
@@ -173,15 +206,21 @@ impl Policy {
     /// `deny` goes before `allow`; then no rule means no.
     ///
     /// # Errors
-    /// No rule lets it in, or one keeps it out.
-    pub fn admit(&self, arrival: &Arrival) -> Result<Admission, Denial> {
+    /// No rule lets it in, one keeps it out or is not known yet, or the listener is for self alone.
+    pub fn admit(&self, arrival: &Arrival, audience: Audience) -> Result<Admission, Denial> {
         let peer = arrival.peer;
         let ip = peer.ip();
         if is_self(arrival) {
             return Ok(Admission { peer, standing: Standing::Itself });
         }
+        if audience == Audience::ItselfOnly {
+            return Err(Denial::NotForPeers);
+        }
         if let Some(rule) = self.find(List::Deny, ip) {
             return Err(Denial::Denied(rule));
+        }
+        if self.answers.is_deny_pending() {
+            return Err(Denial::DenyUnresolved);
         }
         let rule = self.find(List::Allow, ip).ok_or(Denial::NotAllowed)?;
         let standing = if self.rule(rule).is_some_and(Rule::names_a_host) {
@@ -238,11 +277,10 @@ impl Policy {
         Ok(Permit { destination: Destination::Dist(port) })
     }
 
-    /// The permit for an errand of our own: asking an epmd for its names, or ending one that holds
-    /// our port and no name.
+    /// The leave for an errand of our own to the epmd at this address.
     #[must_use]
-    pub fn own_errand(epmd: std::net::SocketAddr) -> Permit {
-        Permit { destination: Destination::ForeignEpmd(epmd) }
+    pub fn own_errand(epmd: SocketAddr) -> Errand {
+        Errand { epmd }
     }
 }
 
@@ -253,8 +291,6 @@ fn is_self(arrival: &Arrival) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::super::network::RuleBook;
     use super::*;
     use crate::proto::epmd::AliveName;
@@ -273,7 +309,7 @@ mod tests {
     }
 
     fn admit(policy: &Policy, peer: &str) -> Result<Admission, Denial> {
-        policy.admit(&arrival(peer, "192.0.2.1"))
+        policy.admit(&arrival(peer, "192.0.2.1"), Audience::Peers)
     }
 
     #[test]
@@ -294,7 +330,7 @@ mod tests {
             ("::ffff:192.0.2.1", "192.0.2.1"),
             ("2001:db8::1", "2001:db8::1"),
         ] {
-            let admission = policy.admit(&arrival(peer, local)).unwrap();
+            let admission = policy.admit(&arrival(peer, local), Audience::ItselfOnly).unwrap();
             assert_eq!(admission.standing(), Standing::Itself, "{peer} -> {local}");
         }
     }
@@ -339,14 +375,23 @@ mod tests {
     }
 
     #[test]
-    fn a_host_name_in_deny_keeps_out_what_it_resolved_to() {
+    fn a_host_name_in_deny_keeps_out_what_it_resolved_to_and_everybody_before() {
         let rules = policy(&["192.0.2.0/24"], &["bad.test"]);
+        assert_eq!(admit(&rules, "192.0.2.2"), Err(Denial::DenyUnresolved));
         let (rule, list, _) = rules.network().host_names().next().unwrap();
         let mut answers = HostAnswers::default();
         answers.insert(list, rule, "192.0.2.3".parse().unwrap());
         let resolved = rules.with_answers(answers);
         assert_eq!(admit(&resolved, "192.0.2.3"), Err(Denial::Denied(rule)));
         assert!(admit(&resolved, "192.0.2.2").is_ok());
+    }
+
+    #[test]
+    fn a_listener_for_self_lets_no_peer_in() {
+        let policy = policy(&["0.0.0.0/0"], &[]);
+        let peer = arrival("192.0.2.2", "192.0.2.1");
+        assert!(policy.admit(&peer, Audience::Peers).is_ok());
+        assert_eq!(policy.admit(&peer, Audience::ItselfOnly), Err(Denial::NotForPeers));
     }
 
     #[test]
@@ -370,7 +415,7 @@ mod tests {
     #[test]
     fn self_may_ask_what_epmd_lets_a_local_caller_ask_and_nothing_unknown() {
         let policy = policy(&[], &[]);
-        let admission = policy.admit(&arrival("127.0.0.1", "127.0.1.1")).unwrap();
+        let admission = policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Audience::Peers).unwrap();
         for byte in 0..=255 {
             let known = b"xzndks".contains(&byte);
             assert_eq!(policy.may_ask(&admission, Opcode::from_byte(byte)).is_ok(), known, "{byte}");
@@ -392,6 +437,8 @@ mod tests {
         let all = [
             Denial::NotAllowed,
             Denial::Denied(rule),
+            Denial::DenyUnresolved,
+            Denial::NotForPeers,
             Denial::Full(Full::Total),
             Denial::Full(Full::Address),
             Denial::Full(Full::Subnet),

@@ -10,7 +10,7 @@ mod network;
 mod prefix;
 
 pub use addr::{LocalAddr, PeerAddr};
-pub use decide::{Admission, Arrival, Denial, Destination, Permit, Policy, Standing};
+pub use decide::{Admission, Arrival, Audience, Denial, Destination, Errand, Permit, Policy, Standing};
 pub use limits::{Caps, Full, SlotTable};
 pub use network::{
     HostAnswers, HostName, HostNameFault, List, NetworkRules, Rule, RuleBook, RuleId, Target, TargetFault,

@@ -250,6 +250,7 @@ impl NetworkRules {
 pub struct HostAnswers {
     allow: HashMap<IpAddr, RuleId>,
     deny: HashMap<IpAddr, RuleId>,
+    deny_pending: bool,
 }
 
 impl HostAnswers {
@@ -274,6 +275,17 @@ impl HostAnswers {
             };
             table.insert(ip.to_canonical(), rule);
         }
+    }
+
+    /// Whether some name of `deny` has no answer yet.
+    #[must_use]
+    pub fn is_deny_pending(&self) -> bool {
+        self.deny_pending
+    }
+
+    /// Notes that some name of `deny` has no answer yet.
+    pub fn expect_more_of_deny(&mut self) {
+        self.deny_pending = true;
     }
 
     /// The rule whose name resolved to `ip`.

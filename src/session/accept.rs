@@ -8,9 +8,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::{Context, Slot};
 use super::walk::{Session, walk};
-use crate::policy::{Admission, Arrival, Denial};
+use crate::policy::{Admission, Arrival, Audience, Denial};
 use crate::transport::{Accepted, Listener, reset};
 
 /// What a listener serves.
@@ -20,6 +20,15 @@ pub enum Role {
     Epmd,
     /// Links to the distribution port of the listener's number.
     Dist,
+}
+
+/// What a listener serves, and whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Post {
+    /// What it serves.
+    pub role: Role,
+    /// Whom it is for.
+    pub audience: Audience,
 }
 
 impl fmt::Display for Role {
@@ -32,14 +41,15 @@ impl fmt::Display for Role {
 }
 
 /// Serves `listener` until `stop`. Sessions live on when it ends.
-pub async fn accept(mut listener: Listener, role: Role, context: Arc<Context>, stop: CancellationToken) {
+pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, stop: CancellationToken) {
+    let Post { role, audience } = post;
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        match admit(&context, &accepted.arrival) {
+        match admit(&context, &accepted.arrival, audience) {
             Ok((admission, slot)) => {
                 let session =
                     Session { role, admission, arrival: accepted.arrival, id: context.next_id(), slot };
@@ -50,8 +60,8 @@ pub async fn accept(mut listener: Listener, role: Role, context: Arc<Context>, s
     }
 }
 
-fn admit(context: &Context, arrival: &Arrival) -> Result<(Admission, super::context::Slot), Denial> {
-    let admission = context.policy().admit(arrival)?;
+fn admit(context: &Context, arrival: &Arrival, audience: Audience) -> Result<(Admission, Slot), Denial> {
+    let admission = context.policy().admit(arrival, audience)?;
     let slot = context.take_slot(&admission).map_err(Denial::Full)?;
     Ok((admission, slot))
 }
@@ -71,12 +81,21 @@ pub(super) fn log_refusal(context: &Context, arrival: Arrival, role: Role, denia
     let ip = arrival.peer.ip();
     let rule = match denial {
         Denial::Denied(id) => context.policy().rule(id).map(ToString::to_string),
-        Denial::NotAllowed | Denial::Full(_) | Denial::LocalOnly(_) | Denial::UnknownOpcode(_) => None,
+        Denial::NotAllowed
+        | Denial::DenyUnresolved
+        | Denial::NotForPeers
+        | Denial::Full(_)
+        | Denial::LocalOnly(_)
+        | Denial::UnknownOpcode(_) => None,
     };
     let asked = match denial {
         Denial::LocalOnly(opcode) => Some(opcode.to_string()),
         Denial::UnknownOpcode(byte) => Some(format!("opcode {byte}")),
-        Denial::NotAllowed | Denial::Denied(_) | Denial::Full(_) => None,
+        Denial::NotAllowed
+        | Denial::Denied(_)
+        | Denial::DenyUnresolved
+        | Denial::NotForPeers
+        | Denial::Full(_) => None,
     };
     macro_rules! refused {
         ($level:ident) => {

@@ -1,14 +1,16 @@
 //! What every connection needs, and what it holds while it lives.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ports::Ports;
 use crate::policy::{Admission, Caps, Full, Policy, SlotTable, Standing};
 use crate::telemetry::RefusalLog;
 use crate::transport::{BufferPool, Dialer, Relay};
@@ -35,6 +37,8 @@ pub struct Context {
     /// Refused addresses whose host name may explain the refusal.
     strangers: mpsc::Sender<IpAddr>,
     pub(super) settings: Settings,
+    pub(super) ports: Ports,
+    asking: Asking,
     pub(super) dialer: Dialer,
     pub(super) relay: Relay,
     /// What was refused lately.
@@ -44,6 +48,17 @@ pub struct Context {
     /// Ends links and registrations.
     pub stop: CancellationToken,
 }
+
+/// How many may ask epmd at one time, peers and self apart: epmd has about 1,019 slots for all its
+/// connections, those of registered nodes included, and some versions end when they run out.
+#[derive(Debug)]
+struct Asking {
+    peers: Semaphore,
+    itself: Semaphore,
+}
+
+/// See [`Asking`]. More than this only makes epmd, which has one thread, switch more often.
+const ASKING_AT_ONCE: usize = 64;
 
 /// A connection's place among the connections; given back when it is dropped.
 #[derive(Debug)]
@@ -60,20 +75,40 @@ impl Context {
         policy: watch::Receiver<Arc<Policy>>,
         settings: Settings,
         dialer: Dialer,
+        ports: Ports,
         strangers: mpsc::Sender<IpAddr>,
     ) -> Self {
         let relay = Relay { buffers: BufferPool::default(), half_close_timeout: settings.half_close_timeout };
+        let asking = Asking { peers: Semaphore::new(ASKING_AT_ONCE), itself: Semaphore::new(ASKING_AT_ONCE) };
         Self {
             policy,
             slots: Arc::new(Mutex::new(SlotTable::new(settings.caps))),
             ids: AtomicU64::new(1),
             strangers,
             settings,
+            ports,
+            asking,
             dialer,
             relay,
             refusals: RefusalLog::default(),
             sessions: TaskTracker::new(),
             stop: CancellationToken::new(),
+        }
+    }
+
+    /// A place among those who ask epmd, for as long as it is kept. `None`: none was free in time.
+    pub(super) async fn place_to_ask(&self, standing: Standing) -> Option<SemaphorePermit<'_>> {
+        let places = match standing {
+            Standing::Itself => &self.asking.itself,
+            Standing::NamedPeer(_) | Standing::NetworkPeer(_) => &self.asking.peers,
+        };
+        tokio::time::timeout(self.settings.backend_timeout, places.acquire()).await.ok()?.ok()
+    }
+
+    /// Does `tell` unless it was done for this within the last minute.
+    pub fn tell_once_a_minute(&self, what: &'static str, tell: impl FnOnce()) {
+        if self.refusals.note(Ipv4Addr::UNSPECIFIED.into(), what, Instant::now()) {
+            tell();
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Contex
     let upstream = match context.dialer.dial(&permit).await {
         Ok(upstream) => upstream,
         Err(error) => {
-            let why = crate::transport::describe(&error);
+            let why = crate::telemetry::describe(&error);
             return Outcome::from(CloseReason::BackendDown).asked(asked).detail(why);
         }
     };
@@ -25,6 +25,6 @@ pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Contex
         id = session.id, role = %session.role, peer = %session.arrival.peer,
         listener = %session.arrival.local, "link_opened"
     );
-    let relayed = context.relay.run(&permit, stream, upstream, context.stop.cancelled()).await;
+    let relayed = context.relay.run(stream, upstream, context.stop.cancelled()).await;
     Outcome::from(CloseReason::from(relayed.ended)).asked(asked).moved(relayed.bytes_up, relayed.bytes_down)
 }

@@ -1,18 +1,23 @@
 //! A question to epmd: read one bounded request, decide, ask in our own words, answer in our own.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::SemaphorePermit;
 
 use super::close::{CloseReason, Outcome, Party};
 use super::context::Context;
+use super::ports::Reach;
 use super::question::{QuestionError, ask};
 use super::walk::Session;
 use crate::policy::Permit;
 use crate::proto::epmd::{
-    Alive2, Alive2Reply, DumpReply, MAX_REQUEST, Malformed, NamesReply, PortReply, ReplyFault, Request,
-    StopReply, frame, opcode,
+    Alive2, Alive2Reply, DumpReply, MAX_REQUEST, Malformed, NamesReply, Opcode, PortReply, ReplyFault,
+    Request, StopReply, frame, opcode,
 };
-use crate::transport::{answer_and_close, describe};
+use crate::telemetry::describe;
+use crate::transport::{Upstream, answer_and_close};
 
 /// Serves one request. epmd answers one and closes, and so do we.
 pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Context) -> Outcome {
@@ -25,7 +30,7 @@ pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Co
     }
     let request = match frame(&input).map(Option::unwrap_or_default).and_then(Request::decode) {
         Ok(request) => request,
-        Err(malformed) => return CloseReason::Malformed(malformed).into(),
+        Err(malformed) => return refuse_malformed(stream, &input, malformed, context).await,
     };
     let permit = match context.policy().authorize_request(&session.admission, &request) {
         Ok(permit) => permit,
@@ -33,7 +38,7 @@ pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Co
     };
     let asked = describe_request(&request);
     let served = match request {
-        Request::Alive2(alive) => register(stream, &permit, &alive, context).await,
+        Request::Alive2(alive) => register(stream, &permit, &alive, (session, context)).await,
         Request::PortPlease2(_) | Request::Names | Request::Dump | Request::Stop(_) | Request::Kill => {
             answer(stream, &permit, &request, (session, context)).await
         }
@@ -68,6 +73,26 @@ async fn read_request(
     }
 }
 
+/// epmd has an answer for a registration under a name that cannot be, and none for anything else.
+async fn refuse_malformed(
+    stream: TcpStream,
+    input: &[u8],
+    malformed: Malformed,
+    context: &Context,
+) -> Outcome {
+    let outcome = Outcome::from(CloseReason::Malformed(malformed));
+    let (Malformed::Name(_), Ok(Some(Opcode::Alive2))) = (malformed, opcode(input)) else { return outcome };
+    let highest = match *input {
+        [_, _, _, _, _, _, _, h1, h2, ..] => u16::from_be_bytes([h1, h2]),
+        _ => return outcome,
+    };
+    let answer = Alive2Reply::refusal(highest).encode();
+    match answer_and_close(stream, &answer, context.settings.backend_timeout).await {
+        Ok(()) => outcome.moved(0, length(&answer)),
+        Err(error) => Outcome::from(CloseReason::AnswerNotTaken).detail(error.to_string()),
+    }
+}
+
 fn describe_request(request: &Request<'_>) -> String {
     let opcode = request.opcode();
     match request {
@@ -88,14 +113,16 @@ async fn answer(
     // KILL ends nothing: epmd is asked whether it holds a name, which is what decides its answer.
     let question = if let Request::Kill = request { Request::Names } else { *request };
     let sent = question.encode();
+    let place = place_to_ask((session, context)).await?;
     let upstream = dial_epmd(permit, context).await?;
-    let received = ask(upstream, &sent, timeout).await.map_err(|error| {
+    let received = ask(upstream.into_stream(), &sent, timeout).await.map_err(|error| {
         let reason = match error {
             QuestionError::TimedOut(_) => CloseReason::BackendTimeout,
             QuestionError::Io(_) | QuestionError::TooLong => CloseReason::BackendFault,
         };
         Outcome::from(reason).detail(describe(&error))
     })?;
+    drop(place);
     let port = session.arrival.local.port();
     let bytes = reply_to(request, &received, port.into()).map_err(|fault| {
         let reason = match fault {
@@ -104,6 +131,9 @@ async fn answer(
         };
         Outcome::from(reason).detail(fault.to_string())
     })?;
+    if let Ok(PortReply::Found { port, name, .. }) = PortReply::decode(&bytes) {
+        wait_for_port(port, &name.to_string(), (session, context)).await;
+    }
     let moved = (length(&sent), length(&bytes));
     match answer_and_close(stream, &bytes, timeout).await {
         Ok(()) => Ok(Outcome::from(CloseReason::Answered).moved(moved.0, moved.1)),
@@ -111,7 +141,28 @@ async fn answer(
     }
 }
 
-async fn dial_epmd(permit: &Permit, context: &Context) -> Result<TcpStream, Outcome> {
+/// No answer that names a port leaves before the port is open; where it cannot be opened the answer goes
+/// all the same, since a node on every address can be reached without us.
+async fn wait_for_port(port: u16, name: &str, (session, context): (&Session, &Context)) {
+    let addr = SocketAddr::new(session.arrival.local.ip(), port);
+    let help = match context.ports.reach(addr).await {
+        Reach::Open => return,
+        Reach::Shut => "see port_taken and port_not_opened in the log",
+        Reach::NotForwarded => "add the port to [dist] ports, or have the node take one of them",
+    };
+    context.tell_once_a_minute("port_not_reachable", || {
+        tracing::warn!(name, listener = %addr, help, "port_not_reachable");
+    });
+}
+
+async fn place_to_ask<'a>(
+    (session, context): (&Session, &'a Context),
+) -> Result<SemaphorePermit<'a>, Outcome> {
+    let place = context.place_to_ask(session.admission.standing()).await;
+    place.ok_or_else(|| Outcome::from(CloseReason::BackendTimeout).detail("too many questions wait for epmd"))
+}
+
+async fn dial_epmd(permit: &Permit, context: &Context) -> Result<Upstream, Outcome> {
     context.dialer.dial(permit).await.map_err(|error| {
         let cure = "start epmd on loopback, for instance by starting a node with ERL_EPMD_ADDRESS=127.0.0.1";
         Outcome::from(CloseReason::BackendDown).detail(format!("{}; {cure}", describe(&error)))
@@ -140,13 +191,15 @@ async fn register(
     mut stream: TcpStream,
     permit: &Permit,
     alive: &Alive2<'_>,
-    context: &Context,
+    (session, context): (&Session, &Context),
 ) -> Result<Outcome, Outcome> {
     let timeout = context.settings.backend_timeout;
-    let mut upstream = dial_epmd(permit, context).await?;
+    let place = place_to_ask((session, context)).await?;
+    let mut upstream = dial_epmd(permit, context).await?.into_stream();
     let sent = Request::Alive2(*alive).encode();
     let reply = tokio::time::timeout(timeout, exchange_alive(&mut upstream, &sent)).await;
     let reply = reply.map_err(|_| Outcome::from(CloseReason::BackendTimeout))??;
+    drop(place);
     let bytes = reply.encode();
     let moved = (length(&sent), length(&bytes));
     if !reply.is_registered() {

@@ -9,10 +9,12 @@ mod close;
 mod context;
 mod dist;
 mod epmd;
+mod ports;
 mod question;
 mod walk;
 
-pub use accept::{Role, accept};
+pub use accept::{Post, Role, accept};
 pub use close::{CloseReason, Party};
 pub use context::{Context, Settings};
+pub use ports::Ports;
 pub use question::{QuestionError, ask};

@@ -61,13 +61,11 @@ fn account(context: &Context, session: &Session, outcome: &Outcome, begun: Insta
         | CloseReason::HalfClosed
         | CloseReason::RegistrationEnded(_)
         | CloseReason::Stopped => closed!(info),
-        CloseReason::BackendDown
-        | CloseReason::BackendTimeout
-        | CloseReason::BackendRefused
-        | CloseReason::BackendFault => {
+        CloseReason::BackendDown | CloseReason::BackendTimeout | CloseReason::BackendFault => {
             throttled(context, session, outcome, || closed!(warn), || closed!(debug))
         }
-        CloseReason::Malformed(_)
+        CloseReason::BackendRefused
+        | CloseReason::Malformed(_)
         | CloseReason::RequestTimeout
         | CloseReason::NoRequest
         | CloseReason::AnswerNotTaken

@@ -40,3 +40,13 @@ pub fn init(log: &Log) -> LogGuard {
     }
     LogGuard { _worker: worker }
 }
+
+/// Has panics logged as events. One ends the connection that it happens in and nothing else; its slot
+/// returns while it unwinds.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let text = panic.payload_as_str().unwrap_or("no text").escape_default().to_string();
+        tracing::error!(place, text, help = "this is a fault of the guard: please report it", "panicked");
+    }));
+}

@@ -5,5 +5,18 @@
 mod logs;
 mod refusals;
 
-pub use logs::{LogGuard, init};
+pub use logs::{LogGuard, init, log_panics};
 pub use refusals::{Again, RefusalLog};
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,7 +1,8 @@
 //! How often a refusal is worth a line: the first of a source and reason in a minute, then a count.
+//! An IPv6 source is its /64.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ struct Seen {
 /// Refusals that were not shown one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Again {
-    /// The source; `None` where there were too many to tell apart.
+    /// The source, for IPv6 its /64; `None` where there were too many to tell apart.
     pub source: Option<IpAddr>,
     /// The reason.
     pub reason: &'static str,
@@ -43,7 +44,7 @@ impl RefusalLog {
     /// Notes a refusal. `true`: it is the first for a minute and deserves a line.
     pub fn note(&self, source: IpAddr, reason: &'static str, now: Instant) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let exact = (Some(source), reason);
+        let exact = (Some(by_host(source)), reason);
         let key = if seen.len() < SOURCES || seen.contains_key(&exact) { exact } else { (None, reason) };
         match seen.get_mut(&key) {
             Some(entry) if now.duration_since(entry.shown) < QUIET => {
@@ -79,6 +80,14 @@ impl RefusalLog {
     }
 }
 
+/// One host commonly has a whole /64, and would otherwise be as many sources as it likes.
+fn by_host(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +111,15 @@ mod tests {
         assert_eq!(log.sweep(start + QUIET), [again]);
         assert!(!log.note(ip(1), "not_allowed", start + QUIET));
         assert!(log.note(ip(2), "not_allowed", start + QUIET));
+    }
+
+    #[test]
+    fn a_slash_64_is_one_source() {
+        let log = RefusalLog::default();
+        let now = Instant::now();
+        assert!(log.note("2001:db8::1".parse().unwrap(), "not_allowed", now));
+        assert!(!log.note("2001:db8::ffff".parse().unwrap(), "not_allowed", now));
+        assert!(log.note("2001:db8:0:1::1".parse().unwrap(), "not_allowed", now));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::policy::{Destination, Permit};
+use crate::policy::{Destination, Errand, Permit};
 
 /// Where the destinations of permits are.
 #[derive(Debug, Clone)]
@@ -22,6 +22,19 @@ pub struct Backends {
 pub struct Dialer {
     backends: Backends,
     timeout: Duration,
+}
+
+/// A connection that a [`Permit`] led to. Nothing else makes one, so what takes an `Upstream` carries
+/// only what was permitted.
+#[derive(Debug)]
+pub struct Upstream(TcpStream);
+
+impl Upstream {
+    /// The socket.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.0
+    }
 }
 
 /// Why nothing was connected.
@@ -57,37 +70,52 @@ impl Dialer {
         Self { backends, timeout }
     }
 
-    /// The addresses of a destination.
-    #[must_use]
-    pub fn addresses(&self, destination: Destination) -> Vec<SocketAddr> {
-        match destination {
-            Destination::Epmd => vec![self.backends.epmd],
-            Destination::ForeignEpmd(addr) => vec![addr],
-            Destination::Dist(port) => {
-                self.backends.dist.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
-            }
-        }
-    }
-
-    /// Connects to the first address that answers, with TCP_NODELAY.
+    /// Connects to the first address of the permit's destination that answers, with TCP_NODELAY.
     ///
     /// # Errors
     /// That of the last address, when none does.
-    pub async fn dial(&self, permit: &Permit) -> Result<TcpStream, DialError> {
+    pub async fn dial(&self, permit: &Permit) -> Result<Upstream, DialError> {
+        let addresses = match permit.destination() {
+            Destination::Epmd => vec![self.backends.epmd],
+            Destination::Dist(port) => {
+                self.backends.dist.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
+            }
+        };
         let mut last = DialError::NoBackend;
-        for addr in self.addresses(permit.destination()) {
-            match tokio::time::timeout(self.timeout, connect(addr)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(source)) => last = DialError::Connect { addr, source },
-                Err(_) => last = DialError::TimedOut { addr, timeout: self.timeout },
+        for addr in addresses {
+            match self.connect(addr).await {
+                Ok(stream) => return Ok(Upstream(stream)),
+                Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Connects for an errand of our own.
+    ///
+    /// # Errors
+    /// The epmd cannot be reached.
+    pub async fn run_errand(&self, errand: &Errand) -> Result<TcpStream, DialError> {
+        self.connect(errand.epmd()).await
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> Result<TcpStream, DialError> {
+        match tokio::time::timeout(self.timeout, connect(addr)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) => Err(DialError::Connect { addr, source }),
+            Err(_) => Err(DialError::TimedOut { addr, timeout: self.timeout }),
+        }
     }
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
-    socket.connect(addr).await
+    let stream = socket.connect(addr).await?;
+    // Where nobody listens on a port that the kernel also gives to those who dial, a socket may be given
+    // the port that it dials, and is then connected to itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
 }

@@ -17,7 +17,7 @@ pub struct Holder {
     pub user: Option<String>,
     /// The process that holds it, where it can be seen.
     pub process: Option<Owner>,
-    /// Processes of the same user that are epmd or a VM, where the holder itself cannot be seen.
+    /// Processes of the same user that are an epmd, a VM or a guard, where the holder itself cannot be seen.
     pub suspects: Vec<Owner>,
 }
 
@@ -65,12 +65,6 @@ impl Holder {
             None => self.socket.uid == 0 && self.suspects.is_empty(),
         }
     }
-
-    /// The command that shows the rest to root.
-    #[must_use]
-    pub fn command_to_look(&self) -> String {
-        format!("ss -ltnp 'sport = :{}'", self.socket.addr.port())
-    }
 }
 
 impl fmt::Display for Holder {
@@ -81,12 +75,21 @@ impl fmt::Display for Holder {
         }
         match (&self.process, self.suspects.as_slice()) {
             (Some(owner), _) => write!(f, ", {owner}"),
-            (None, [suspect]) => {
-                write!(f, ", probably {suspect}; as root, `{}` shows it", self.command_to_look())
-            }
-            (None, _) => write!(f, "; as root, `{}` shows the process", self.command_to_look()),
+            (None, [suspect]) => write!(f, ", probably {suspect}"),
+            (None, _) => Ok(()),
         }
     }
+}
+
+/// All that is known of the holders of one port, and how to see the rest.
+#[must_use]
+pub fn describe(holders: &[Holder]) -> String {
+    let mut text = holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if let Some(unseen) = holders.iter().find(|holder| holder.process.is_none()) {
+        let port = unseen.socket.addr.port();
+        text.push_str(&format!("; as root, `ss -ltnp 'sport = :{port}'` shows the process"));
+    }
+    text
 }
 
 impl fmt::Display for Owner {
@@ -111,14 +114,14 @@ fn find_owner(inode: u64) -> Option<Owner> {
     })
 }
 
-/// epmd and VMs of this user, which anybody can see.
+/// epmds, VMs and guards of this user, which anybody can see.
 fn suspects(uid: u32) -> Vec<Owner> {
     let Ok(processes) = all_processes() else { return Vec::new() };
     processes
         .flatten()
         .filter(|process| process.uid().is_ok_and(|owner| owner == uid))
         .map(|process| Owner::of(&process))
-        .filter(|owner| matches!(owner.name.as_str(), "epmd" | "beam.smp"))
+        .filter(|owner| matches!(owner.name.as_str(), "epmd" | "beam.smp" | "epmd-guard"))
         .collect()
 }
 
@@ -152,7 +155,8 @@ mod tests {
         let [holder] = holders.as_slice() else { panic!("{holders:?}") };
         let owner = holder.process.as_ref().unwrap();
         assert_eq!(owner.pid, i32::try_from(std::process::id()).unwrap());
-        let shown = holder.to_string();
+        let shown = describe(&holders);
+        assert!(!shown.contains("ss -ltnp"), "{shown}");
         assert!(shown.contains(&format!("pid {}", owner.pid)), "{shown}");
         assert!(holder.is_likely(&owner.name));
     }
@@ -163,7 +167,7 @@ mod tests {
         let mut holder =
             Holder { socket, user: Some("ejabberd".into()), process: None, suspects: Vec::new() };
         assert_eq!(
-            holder.to_string(),
+            describe(std::slice::from_ref(&holder)),
             "0.0.0.0:4369 of uid 104 (ejabberd); as root, `ss -ltnp 'sport = :4369'` shows the process"
         );
         holder.suspects.push(Owner { pid: 7, name: "epmd".into(), unit: Some("x.service".into()) });

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use dns_lookup::{AddrInfoHints, getaddrinfo};
+use dns_lookup::{AddrInfoHints, LookupErrorKind, getaddrinfo};
 
 /// The addresses on which peers can reach this host: all of its interfaces' but loopback, link-local
 /// (which mean nothing without a zone) and multicast ones.
@@ -19,35 +19,51 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     Ok(ips)
 }
 
-/// The addresses that this host's own names resolve to and that are its own: where its nodes dial
-/// themselves and each other. On Debian that is often 127.0.1.1.
+/// The addresses that one of this host's own names resolves to and that are its own: where its nodes
+/// dial themselves and each other. On Debian that is often 127.0.1.1.
 ///
 /// # Errors
-/// The kernel does not tell our addresses or our name. A name that does not resolve is no error.
-pub fn addresses_of_own_names() -> io::Result<Vec<IpAddr>> {
-    let ours: Vec<IpAddr> = interface_addresses()?.collect();
+/// The resolver's.
+pub fn own_addresses_of(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    let ours: Vec<IpAddr> = match interface_addresses() {
+        Ok(ours) => ours.collect(),
+        Err(error) => return Err(ResolveError::Failed(error.to_string())),
+    };
     let is_ours = |ip: &IpAddr| match ip {
         // The whole of 127/8 is ours, though the interface names one address of it.
         IpAddr::V4(v4) if v4.is_loopback() => true,
         IpAddr::V4(_) | IpAddr::V6(_) => ours.contains(ip),
     };
-    let mut ips: Vec<IpAddr> = own_names()?
-        .iter()
-        .flat_map(|name| resolve(name).unwrap_or_default())
-        .filter(|ip| is_ours(ip) && !is_link_local(*ip))
-        .collect();
-    ips.sort_unstable();
-    ips.dedup();
+    let mut ips = resolve(name)?;
+    ips.retain(|ip| is_ours(ip) && !is_link_local(*ip));
     Ok(ips)
+}
+
+/// Why a name has no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The resolver knows that there is no such name, or that it has no address.
+    #[error("no such name")]
+    NoSuchName,
+    /// The resolver does not know: it could not ask, or got no answer.
+    #[error("the resolver failed: {0}")]
+    Failed(String),
 }
 
 /// The addresses of a name, by the system's resolver, in its order.
 ///
 /// # Errors
-/// The resolver's.
-pub fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+/// There is none, or the resolver failed.
+pub fn resolve(name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    let answers = dns_lookup::lookup_host(name).map_err(|error| {
+        if matches!(error.kind(), LookupErrorKind::NoName | LookupErrorKind::NoData) {
+            ResolveError::NoSuchName
+        } else {
+            ResolveError::Failed(io::Error::from(error).to_string())
+        }
+    })?;
     let mut ips = Vec::new();
-    for ip in dns_lookup::lookup_host(name)? {
+    for ip in answers {
         let ip = ip.to_canonical();
         if !ips.contains(&ip) {
             ips.push(ip);
@@ -65,9 +81,12 @@ pub fn reverse(ip: IpAddr) -> Option<String> {
 }
 
 /// The host name, and its full form where the resolver knows one.
-fn own_names() -> io::Result<Vec<String>> {
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn own_names() -> io::Result<Vec<String>> {
     let short = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-    let hints = AddrInfoHints { flags: AI_CANONNAME, ..AddrInfoHints::default() };
+    let hints = AddrInfoHints { flags: nix::libc::AI_CANONNAME, ..AddrInfoHints::default() };
     let full = getaddrinfo(Some(&short), None, Some(hints))
         .ok()
         .and_then(|mut answers| answers.find_map(|answer| answer.ok()?.canonname));
@@ -75,9 +94,6 @@ fn own_names() -> io::Result<Vec<String>> {
     names.extend(full.filter(|name| Some(name) != names.first()));
     Ok(names)
 }
-
-/// `getaddrinfo` shall tell the canonical name (netdb.h).
-const AI_CANONNAME: i32 = 2;
 
 fn interface_addresses() -> io::Result<impl Iterator<Item = IpAddr>> {
     Ok(nix::ifaddrs::getifaddrs()?.filter_map(|interface| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 use crate::policy::Arrival;
 
@@ -17,6 +18,8 @@ const BACKLOG: i32 = 4096;
 /// The first wait when the kernel has no descriptor or memory to spare, doubled up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How often waits are told of.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A bound socket.
 #[derive(Debug)]
@@ -24,6 +27,7 @@ pub struct Listener {
     socket: TcpListener,
     addr: SocketAddr,
     wait: Duration,
+    told: Option<Instant>,
 }
 
 /// A connection, just accepted.
@@ -53,7 +57,7 @@ impl Listener {
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;
         let addr = socket.local_addr()?;
-        Ok(Self { socket, addr, wait: FIRST_WAIT })
+        Ok(Self { socket, addr, wait: FIRST_WAIT, told: None })
     }
 
     /// The address that it listens on.
@@ -80,7 +84,8 @@ impl Listener {
                     tracing::debug!(listener = %self.addr, %error, "accept_failed");
                 }
                 Err(error) => {
-                    if self.wait == FIRST_WAIT {
+                    if self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                        self.told = Some(Instant::now());
                         tracing::warn!(
                             listener = %self.addr, %error,
                             help = "descriptors or memory are used up: raise LimitNOFILE or lower [limits] connections",
@@ -95,11 +100,25 @@ impl Listener {
     }
 }
 
-/// Errors of one aborted connection, which say nothing about the listener (accept(2)).
+/// Errors of one aborted connection, which say nothing about the listener (accept(2)). Whatever else
+/// there may be would come again at once, so that it is waited out.
 fn is_per_connection(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let Some(errno) = Errno::from_io_error(error) else { return false };
-    !matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+        )
+    )
 }
 
 #[cfg(test)]
@@ -107,10 +126,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_want_of_resources_is_waited_for() {
-        for errno in [24, 23, 105, 12] {
+    fn only_what_one_connection_did_is_passed_over_at_once() {
+        // EMFILE, ENFILE, ENOBUFS, ENOMEM, EINVAL, EPERM, EBADF.
+        for errno in [24, 23, 105, 12, 22, 1, 9] {
             assert!(!is_per_connection(&io::Error::from_raw_os_error(errno)), "{errno}");
         }
+        // ECONNABORTED, EPROTO, EHOSTUNREACH, EINTR.
         for errno in [103, 71, 113, 4] {
             assert!(is_per_connection(&io::Error::from_raw_os_error(errno)), "{errno}");
         }

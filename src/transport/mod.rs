@@ -12,20 +12,7 @@ mod reply;
 pub mod sockets;
 
 pub use buffers::BufferPool;
-pub use dialer::{Backends, DialError, Dialer};
+pub use dialer::{Backends, DialError, Dialer, Upstream};
 pub use listener::{Accepted, Listener};
 pub use relay::{Ended, How, Relay, Relayed, Side};
 pub use reply::{answer_and_close, reset};
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

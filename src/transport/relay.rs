@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::buffers::BufferPool;
+use super::dialer::Upstream;
 use super::reply::reset;
-use crate::policy::Permit;
 
 /// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +68,23 @@ struct Moved {
     last: AtomicU64,
 }
 
-/// An end whose socket failed while a direction ran.
+/// Why a direction cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Broken(Side);
+enum Broken {
+    /// The socket of this end failed.
+    Socket(Side),
+    /// This end has closed, and the other one takes nothing of what is left.
+    Stuck(Side),
+}
+
+impl From<Broken> for Ended {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Socket(side) => Self::By(side, How::Reset),
+            Broken::Stuck(side) => Self::HalfClosedTooLong(side),
+        }
+    }
+}
 
 /// How links are carried.
 #[derive(Debug, Clone)]
@@ -86,26 +100,21 @@ impl Relay {
     /// says so.
     ///
     /// Dropping the future closes both sockets; no byte is held anywhere but in it.
-    pub async fn run(
-        &self,
-        _permit: &Permit,
-        down: TcpStream,
-        up: TcpStream,
-        stop: impl Future<Output = ()>,
-    ) -> Relayed {
+    pub async fn run(&self, down: TcpStream, up: Upstream, stop: impl Future<Output = ()>) -> Relayed {
+        let up = up.into_stream();
         let (to_up, to_down) = (Moved::new(), Moved::new());
         let ended = {
             let (down, up) = ((&down, Side::Downstream), (&up, Side::Upstream));
-            let mut upward = pin!(pump(down, up, &to_up, &self.buffers));
-            let mut downward = pin!(pump(up, down, &to_down, &self.buffers));
+            let mut upward = pin!(self.pump(down, up, &to_up));
+            let mut downward = pin!(self.pump(up, down, &to_down));
             let both = async {
                 tokio::select! {
                     first = &mut upward => match first {
-                        Err(Broken(side)) => Ended::By(side, How::Reset),
+                        Err(broken) => broken.into(),
                         Ok(()) => self.finish(Side::Downstream, downward, &to_down).await,
                     },
                     first = &mut downward => match first {
-                        Err(Broken(side)) => Ended::By(side, How::Reset),
+                        Err(broken) => broken.into(),
                         Ok(()) => self.finish(Side::Upstream, upward, &to_up).await,
                     },
                 }
@@ -140,11 +149,80 @@ impl Relay {
             tokio::select! {
                 end = &mut rest => return match end {
                     Ok(()) => Ended::By(first, How::Fin),
-                    Err(Broken(side)) => Ended::By(side, How::Reset),
+                    Err(broken) => broken.into(),
                 },
                 () = tokio::time::sleep_until(deadline) => {
                     if moved.last() + self.half_close_timeout <= Instant::now() {
                         return Ended::HalfClosedTooLong(first);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One direction, until its source ends. A buffer is taken when there is something to read and given
+    /// back before the next wait for it.
+    async fn pump(&self, from: End<'_>, to: End<'_>, moved: &Moved) -> Result<(), Broken> {
+        let (source, side) = from;
+        loop {
+            source.readable().await.map_err(|_| Broken::Socket(side))?;
+            let mut buffer = self.buffers.take();
+            let drained = self.drain(from, to, moved, &mut buffer).await;
+            self.buffers.put(buffer);
+            if let Drained::Fin = drained? {
+                // All bytes before the FIN are in the kernel's hands. Where this fails the sink is gone
+                // already, which the other direction finds.
+                if let Err(error) = SockRef::from(to.0).shutdown(std::net::Shutdown::Write) {
+                    tracing::trace!(%error, "shutdown_failed");
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves what is there.
+    async fn drain(
+        &self,
+        from: End<'_>,
+        to: End<'_>,
+        moved: &Moved,
+        buffer: &mut [u8],
+    ) -> Result<Drained, Broken> {
+        loop {
+            let count = match from.0.try_read(buffer) {
+                Ok(0) => return Ok(Drained::Fin),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Dry),
+                Err(_) => return Err(Broken::Socket(from.1)),
+            };
+            let mut rest = buffer.get(..count).unwrap_or_default();
+            while !rest.is_empty() {
+                match to.0.try_write(rest) {
+                    Ok(written) => {
+                        moved.add(written);
+                        rest = rest.get(written..).unwrap_or_default();
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.wait_for_room(from, to).await?
+                    }
+                    Err(_) => return Err(Broken::Socket(to.1)),
+                }
+            }
+            // A link that always has bytes must let the others have their turn.
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    /// Waits until `to` takes bytes again. `from` is not being read meanwhile, so that its reset must be
+    /// listened for here; and where it has closed, nobody is left who could give up waiting.
+    async fn wait_for_room(&self, from: End<'_>, to: End<'_>) -> Result<(), Broken> {
+        loop {
+            tokio::select! {
+                ready = to.0.writable() => return ready.map_err(|_| Broken::Socket(to.1)),
+                _ = from.0.ready(Interest::ERROR) => return Err(Broken::Socket(from.1)),
+                () = tokio::time::sleep(self.half_close_timeout) => {
+                    if has_closed(from.0).await {
+                        return Err(Broken::Stuck(from.1));
                     }
                 }
             }
@@ -182,56 +260,11 @@ enum Drained {
     Fin,
 }
 
-/// One direction, until its source ends. A buffer is taken when there is something to read and given
-/// back before the next wait for it.
-async fn pump(from: End<'_>, to: End<'_>, moved: &Moved, pool: &BufferPool) -> Result<(), Broken> {
-    let (source, side) = from;
-    loop {
-        source.readable().await.map_err(|_| Broken(side))?;
-        let mut buffer = pool.take();
-        let drained = drain(from, to, moved, &mut buffer).await;
-        pool.put(buffer);
-        if let Drained::Fin = drained? {
-            // All bytes before the FIN are in the kernel's hands. Where this fails the sink is gone
-            // already, which the other direction finds.
-            if let Err(error) = SockRef::from(to.0).shutdown(std::net::Shutdown::Write) {
-                tracing::trace!(%error, "shutdown_failed");
-            }
-            return Ok(());
-        }
-    }
-}
-
-/// Moves what is there.
-async fn drain(from: End<'_>, to: End<'_>, moved: &Moved, buffer: &mut [u8]) -> Result<Drained, Broken> {
-    loop {
-        let count = match from.0.try_read(buffer) {
-            Ok(0) => return Ok(Drained::Fin),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Dry),
-            Err(_) => return Err(Broken(from.1)),
-        };
-        let mut rest = buffer.get(..count).unwrap_or_default();
-        while !rest.is_empty() {
-            match to.0.try_write(rest) {
-                Ok(written) => {
-                    moved.add(written);
-                    rest = rest.get(written..).unwrap_or_default();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(from, to).await?,
-                Err(_) => return Err(Broken(to.1)),
-            }
-        }
-        // A link that always has bytes must let the others have their turn.
-        tokio::task::coop::consume_budget().await;
-    }
-}
-
-/// Waits until `to` takes bytes again. `from` is not being read meanwhile, so that its reset must be
-/// listened for here.
-async fn wait_for_room(from: End<'_>, to: End<'_>) -> Result<(), Broken> {
+/// Whether the FIN of a socket that has bytes to be read has come.
+async fn has_closed(socket: &TcpStream) -> bool {
     tokio::select! {
-        ready = to.0.writable() => ready.map_err(|_| Broken(to.1)),
-        _ = from.0.ready(Interest::ERROR) => Err(Broken(from.1)),
+        biased;
+        ready = socket.ready(Interest::READABLE) => ready.is_ok_and(|ready| ready.is_read_closed()),
+        () = std::future::ready(()) => false,
     }
 }

@@ -31,33 +31,29 @@ pub fn listening() -> io::Result<Vec<Listening>> {
     })
 }
 
-/// The ports on which one of `addresses` can be reached: by a socket on it, or on a wildcard of its
-/// family.
-#[must_use]
-pub fn ports_of(listening: &[Listening], addresses: &[IpAddr]) -> HashSet<u16> {
-    listening
-        .iter()
-        .filter(|socket| {
-            let ip = socket.addr.ip();
-            addresses.contains(&ip)
-                || (ip.is_unspecified() && addresses.iter().any(|a| a.is_ipv4() == ip.is_ipv4()))
-        })
-        .map(|socket| socket.addr.port())
-        .collect()
+impl Listening {
+    /// Whether a connection to `ip` and the socket's port would reach it.
+    #[must_use]
+    pub fn covers(&self, ip: IpAddr) -> bool {
+        match self.addr.ip() {
+            IpAddr::V4(any) if any.is_unspecified() => ip.is_ipv4(),
+            // Dual-stack unless IPV6_V6ONLY, which is taken for the exception that it is.
+            IpAddr::V6(any) if any.is_unspecified() => true,
+            held @ (IpAddr::V4(_) | IpAddr::V6(_)) => held.to_canonical() == ip,
+        }
+    }
 }
 
-/// The sockets that keep `addr` from being bound: on it, or on a wildcard that includes it.
+/// The ports on which one of `addresses` can be reached.
+#[must_use]
+pub fn ports_of(listening: &[Listening], addresses: &[IpAddr]) -> HashSet<u16> {
+    let behind = listening.iter().filter(|socket| addresses.iter().any(|ip| socket.covers(*ip)));
+    behind.map(|socket| socket.addr.port()).collect()
+}
+
+/// The sockets that keep `addr` from being bound.
 pub fn in_the_way(listening: &[Listening], addr: SocketAddr) -> impl Iterator<Item = &Listening> {
-    listening.iter().filter(move |socket| {
-        let held = socket.addr;
-        let covers = match held.ip() {
-            IpAddr::V4(any) if any.is_unspecified() => addr.is_ipv4(),
-            // Dual-stack unless IPV6_V6ONLY, which cannot be seen from outside.
-            IpAddr::V6(any) if any.is_unspecified() => true,
-            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip.to_canonical() == addr.ip(),
-        };
-        held.port() == addr.port() && covers
-    })
+    listening.iter().filter(move |socket| socket.addr.port() == addr.port() && socket.covers(addr.ip()))
 }
 
 #[cfg(test)]
@@ -91,11 +87,14 @@ mod tests {
             socket("127.0.0.1:9101"),
             socket("[::1]:9102"),
             socket("192.0.2.1:9103"),
+            socket("[::ffff:127.0.0.1]:9104"),
         ];
         let loopbacks = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
         let mut ports: Vec<u16> = ports_of(&sockets, &loopbacks).into_iter().collect();
         ports.sort_unstable();
-        assert_eq!(ports, [9100, 9101, 9102]);
+        assert_eq!(ports, [9100, 9101, 9102, 9104]);
+        // A dual-stack wildcard takes IPv4 too.
+        assert!(ports_of(&[socket("[::]:9105")], &["127.0.0.1".parse().unwrap()]).contains(&9105));
     }
 
     #[test]

@@ -101,7 +101,9 @@ fn the_refusal_of_a_host_whose_other_address_is_allowed_says_so() {
         "--ptr-record=9.2.0.192.in-addr.arpa,peer.example",
         "--ptr-record=10.2.0.192.in-addr.arpa,other.example",
     ]);
-    dns.args(["--address=/other.example/192.0.2.33"]);
+    dns.args(["--address=/other.example/192.0.2.33", "--address=/other.example/192.0.2.10"]);
+    // Anybody may give his address this name; it does not lead back to it.
+    dns.args(["--ptr-record=11.2.0.192.in-addr.arpa,forged.example", "--address=/forged.example/192.0.2.33"]);
     let _dns = Daemon::spawn("dnsmasq", dns);
     let server: SocketAddr = "127.0.0.53:53".parse().unwrap();
     eventually("dnsmasq serves", SOON, || host.listeners().contains(&server));
@@ -113,7 +115,10 @@ fn the_refusal_of_a_host_whose_other_address_is_allowed_says_so() {
     assert!(!is_served(&peer, "192.0.2.9", &h1));
     h1.guard.wait_event(
         "refusal_explained",
-        &[("peer", "192.0.2.9"), ("why", "192.0.2.9 is not among the addresses of peer.example (192.0.2.2)")],
+        &[
+            ("peer", "192.0.2.9"),
+            ("why", "192.0.2.9 is not among the addresses of peer.example (192.0.2.2)*"),
+        ],
     );
     // The same where the rule is an address.
     peer.add_address("192.0.2.10/24");
@@ -122,7 +127,37 @@ fn the_refusal_of_a_host_whose_other_address_is_allowed_says_so() {
         "refusal_explained",
         &[
             ("peer", "192.0.2.10"),
-            ("why", "192.0.2.10 is not allowed, but 192.0.2.33 of the same host other.example is*"),
+            ("why", "192.0.2.10 is not allowed, though 192.0.2.33 of the same host other.example is"),
         ],
     );
+    // A reverse name that does not lead back to its address explains nothing.
+    peer.add_address("192.0.2.11/24");
+    assert!(!is_served(&peer, "192.0.2.11", &h1));
+    peer.add_address("192.0.2.12/24");
+    assert!(!is_served(&peer, "192.0.2.12", &h1));
+    h1.guard.wait_event("refused", &[("peer", "192.0.2.12:*")]);
+    let explained = h1.guard.events("refusal_explained");
+    assert!(explained.iter().all(|event| event["peer"] != "192.0.2.11"), "{explained:?}");
+}
+
+#[test]
+fn no_peer_is_let_in_before_the_names_of_deny_are_known() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let host = lab.host("h1");
+    let config = front(&["192.0.2.0/24"])
+        .replace("[dist]", "deny = [\"banned.example\"]\nresolve_every = \"1s\"\n[dist]");
+    // Nobody answers at the name server of the lab.
+    let h1 = Guarded::with(&lab, "h1", &config);
+    let peer = lab.host("h2");
+    assert!(!is_served(&peer, "192.0.2.2", &h1));
+    h1.guard.wait_event("refused", &[("reason", "deny_unresolved"), ("stage", "admit")]);
+    let told = h1.guard.wait_event("name_not_resolved", &[("name", "banned.example")]);
+    assert!(told["help"].as_str().unwrap().contains("no peer is let in"), "{told}");
+    host.write_hosts(&[("192.0.2.9".parse().unwrap(), "banned.example")]);
+    eventually("the peer is served", SOON, || is_served(&peer, "192.0.2.2", &h1));
+    peer.add_address("192.0.2.9/24");
+    assert!(!is_served(&peer, "192.0.2.9", &h1));
 }

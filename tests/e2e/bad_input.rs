@@ -162,3 +162,15 @@ fn nothing_of_a_name_reaches_the_log_unescaped() {
     setting.h1.guard.wait_event("closed", &[("asked", "PORT_PLEASE2_REQ a\\u{202e}b")]);
     assert!(setting.h1.guard.daemon().lines().iter().all(|line| line.is_ascii()));
 }
+
+#[test]
+fn a_registration_of_self_under_a_name_that_cannot_be_is_refused_as_epmd_refuses() {
+    if !require() {
+        return;
+    }
+    let setting = Setting::new("60s");
+    let own = setting.h1.host.connect(SocketAddr::new(setting.h1.host.v4().into(), 4369)).unwrap();
+    assert_eq!(ask(&own, b"x\x23\x8cM\0\0\x06\0\x05\0\x03a b\0\0"), b"v\x01\0\0\0\x63");
+    setting.h1.guard.wait_event("closed", &[("reason", "malformed"), ("standing", "self")]);
+    assert_eq!(setting.h1.epmd.names(), Vec::<String>::new());
+}

@@ -138,5 +138,5 @@ fn the_descriptor_limit_is_raised_and_the_caps_follow() {
     let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
     assert_eq!(fields[0], fields[1], "{line}");
     assert_eq!(started["descriptors"].as_u64(), Some(fields[0]));
-    assert_eq!(started["connections"].as_u64(), Some(((fields[0] - 128) / 2).min(100_000)));
+    assert_eq!(started["connections"].as_u64(), Some(((fields[0] - 256) / 2).min(100_000)));
 }

@@ -10,7 +10,7 @@ use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, field, front};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
-use crate::support::wire::{Ended, read_to_close};
+use crate::support::wire::{Ended, ask, read_to_close};
 
 const PORT: u16 = 9105;
 
@@ -32,6 +32,46 @@ fn a_node_that_first_dials_its_own_port_at_its_own_name_is_refused_there_until_i
         h1.guard.wait_closed(9100);
         assert_eq!(starting.eval(dial), "econnrefused");
     }
+}
+
+#[test]
+fn no_answer_names_a_port_before_it_is_open() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let peer = lab.host("h2");
+    let at = |port| SocketAddr::new(h1.host.v4().into(), port);
+    for round in 0..5 {
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| Node::named("a", &h1.host).port(9100).start());
+            // A peer that asks without a pause, and dials as soon as it has an answer.
+            eventually("a is found", SOON, || {
+                ask(&peer.connect(at(4369)).unwrap(), b"za").starts_with(b"w\0")
+            });
+            if let Err(error) = peer.connect(at(9100)) {
+                panic!("round {round}: the port that was told is not open: {error}");
+            }
+            starting.join().unwrap().stop();
+        });
+        h1.guard.wait_closed(9100);
+    }
+}
+
+#[test]
+fn a_name_whose_port_is_not_forwarded_is_told_of() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let _node = Node::named("elsewhere", &h1.host).port(9200).start();
+    let stream = lab.host("h2").connect(SocketAddr::new(h1.host.v4().into(), 4369)).unwrap();
+    assert!(ask(&stream, b"zelsewhere").starts_with(b"w\0"));
+    let told =
+        h1.guard.wait_event("port_not_reachable", &[("name", "elsewhere"), ("listener", "192.0.2.1:9200")]);
+    assert!(field(&told, "help").contains("[dist] ports"), "{told}");
 }
 
 #[test]
@@ -79,6 +119,46 @@ fn this_hosts_own_names_are_served_for_itself() {
     }
     let other = SocketAddr::new(host.v6().into(), 4369);
     assert!(!host.listeners().contains(&other), "an address that is not listed is served");
+}
+
+#[test]
+fn where_only_this_hosts_own_name_leads_no_peer_is_let_in() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let host = lab.host("h1");
+    let _epmd = Epmd::start(&host, EpmdListen::Loopback);
+    // The own name leads to an address that the operator left out.
+    host.replace_hosts(|line| Some(line.replace("127.0.1.1", "192.0.2.1")));
+    let config = format!("{}[epmd]\nlisten = [\"2001:db8::1\"]\n", front(EVERYBODY));
+    let guard = Guard::launch(&lab, &host, &config);
+    guard.wait_event("port_opened", &[("listener", "192.0.2.1:4369"), ("audience", "self")]);
+    guard.wait_event("port_opened", &[("listener", "[2001:db8::1]:4369"), ("audience", "peers")]);
+    let own_name = SocketAddr::new(host.v4().into(), 4369);
+    let refused = lab.host("h2").connect(own_name).map(|stream| ask(&stream, b"n"));
+    assert_eq!(refused.unwrap_or_default(), b"");
+    guard.wait_event("refused", &[("reason", "not_for_peers"), ("stage", "admit")]);
+    assert_eq!(ask(&host.connect(own_name).unwrap(), b"n"), b"\0\0\x11\x11");
+    let listed = SocketAddr::new(host.v6().into(), 4369);
+    assert_eq!(ask(&lab.host("h2").connect(listed).unwrap(), b"n"), b"\0\0\x11\x11");
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_delays_neither_ports_nor_the_end() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let host = lab.host("h1");
+    // The own name is in no file, and whoever is asked for it is silent for minutes.
+    host.replace_hosts(|line| (!line.contains("127.0.1.1")).then(|| line.to_owned()));
+    let resolver = format!("/etc/netns/{}/resolv.conf", host.netns());
+    std::fs::write(resolver, "nameserver 127.0.0.53\noptions timeout:30 attempts:5\n").unwrap();
+    let _silent = host.inside(|| std::net::UdpSocket::bind("127.0.0.53:53").unwrap());
+    let h1 = Guarded::new(&lab, "h1", &["h2.silent.example"]);
+    let _node = h1.node("a");
+    h1.guard.stop();
 }
 
 /// A guarded host whose "node" is a plain socket that the test holds, so that it can misbehave.
@@ -235,6 +315,38 @@ fn a_link_that_is_idle_is_left_alone_and_a_half_closed_one_that_is_silent_is_not
     drop(up);
     (&idle_down).write_all(b"tick").unwrap();
     assert_eq!(read_exactly(&idle_up, 4), b"tick");
+}
+
+#[test]
+fn a_link_whose_one_end_has_closed_and_whose_other_end_takes_nothing_is_not_held_for_ever() {
+    if !require() {
+        return;
+    }
+    let wire = Wire::new("[limits]\nhalf_close_timeout = \"1s\"\n", Ipv4Addr::LOCALHOST.into());
+    // The peer takes next to nothing, so that nearly all of what is under way waits to be read by the guard.
+    let mut command = wire.peer.command("sysctl");
+    command.args(["-qw", "net.ipv4.tcp_rmem=4096 4096 4096"]);
+    assert!(command.status().unwrap().success());
+    let link = || {
+        let (down, up) = wire.link();
+        socket2::SockRef::from(&up).set_send_buffer_size(4096).unwrap();
+        up.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        (down, up)
+    };
+    let (first_down, first_up) = link();
+    let (data, mut capacity) = (pattern(4096), 0);
+    while let Ok(count) = (&first_up).write(&data) {
+        capacity += count;
+    }
+    let (down, up) = link();
+    for _ in 0..capacity / data.len() * 3 / 4 {
+        (&up).write_all(&data).unwrap();
+    }
+    // The node goes, and its FIN gets through to the guard; the peer neither reads nor closes.
+    drop(up);
+    let closed = wire.closed("half_closed");
+    assert_eq!(field(&closed, "peer"), down.local_addr().unwrap().to_string());
+    drop((first_down, first_up));
 }
 
 #[test]

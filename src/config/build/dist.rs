@@ -12,10 +12,14 @@ use super::{Key, address, each};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Words, WrittenDist};
 use crate::config::{Dist, Epmd, ListenOn, PortSet, PortSetFault};
+use crate::proto::epmd::DEFAULT_PORT;
 
 const LISTEN: Key = Key("dist", "listen");
 const PORTS: Key = Key("dist", "ports");
 const BACKEND: Key = Key("dist", "backend");
+
+/// A range of more ports than this is hardly meant for nodes alone.
+const WIDE: u16 = 1000;
 
 /// Where to listen, and where that is written unless it is a default.
 type Placed = (ListenOn, Option<Range<usize>>);
@@ -124,16 +128,30 @@ fn port_problem(text: &str, fault: PortSetFault, span: Range<usize>) -> Problem 
     }
 }
 
-/// Peers on a port that is epmd's would either not be served or speak to epmd unchecked.
+/// Peers on a port that is epmd's would either not be served or speak to epmd unchecked, also where epmd
+/// is not served: a bare relay lets them register names and end it.
 fn report_epmd_port(set: &PortSet, span: Range<usize>, epmd: &Epmd, problems: &mut Problems) {
     let taken = epmd.listen.iter().map(|(_, port)| *port).find(|port| set.contains(*port));
-    let backend = Some(epmd.backend.port()).filter(|port| !epmd.listen.is_empty() && set.contains(*port));
+    let epmds = [epmd.backend.port(), DEFAULT_PORT].into_iter().find(|port| set.contains(*port));
     let message = if let Some(port) = taken {
         format!("{PORTS}: {port} is a port of [epmd] listen")
-    } else if let Some(port) = backend {
-        format!("{PORTS}: {port} is the port of [epmd] backend: peers would reach epmd unchecked")
+    } else if let Some(port) = epmds {
+        format!("{PORTS}: {port} is a port of epmd, which peers would reach unchecked")
     } else {
-        return;
+        return report_wide_range(set, span, problems);
     };
     problems.push(Problem::error(span, message));
+}
+
+/// Whatever listens on loopback within a range is offered to peers, a database or a debugger too.
+fn report_wide_range(set: &PortSet, span: Range<usize>, problems: &mut Problems) {
+    let wide = set.iter_ranges().find(|range| range.end() - range.start() >= WIDE);
+    if let Some(range) = wide {
+        let (first, last) = range.into_inner();
+        let message =
+            format!("{PORTS}: {first}-{last} offers whatever listens there on loopback to every peer");
+        let help =
+            "list the ports that nodes use: inet_dist_listen_min and inet_dist_listen_max keep them together";
+        problems.push(Problem::warning(span, message).with_help(help));
+    }
 }

@@ -3,24 +3,25 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
-use super::{EPMD_PORT, Key, address, each};
+use super::{Key, address, each};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Word, WrittenEpmd};
 use crate::config::text::quoted;
 use crate::config::{Epmd, ListenOn};
+use crate::proto::epmd::DEFAULT_PORT;
 
 const LISTEN: Key = Key("epmd", "listen");
 const BACKEND: Key = Key("epmd", "backend");
 
 pub(super) fn build(written: &WrittenEpmd<'_>, problems: &mut Problems) -> Epmd {
     let listen = match &written.listen {
-        None => vec![((ListenOn::Everywhere, EPMD_PORT), 0..0)],
+        None => vec![((ListenOn::Everywhere, DEFAULT_PORT), 0..0)],
         Some(words) => each(LISTEN, words, problems, |text| {
-            address::listen(text).map(|(on, port)| (on, port.unwrap_or(EPMD_PORT)))
+            address::listen(text).map(|(on, port)| (on, port.unwrap_or(DEFAULT_PORT)))
         }),
     };
     let backend = written.backend.as_ref().and_then(|word| backend(word, problems));
-    let backend = backend.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), EPMD_PORT));
+    let backend = backend.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT));
     report_dialling_itself(&listen, backend, problems);
     Epmd { listen: listen.into_iter().map(|(place, _)| place).collect(), backend }
 }
@@ -40,7 +41,7 @@ fn backend(word: &Word<'_>, problems: &mut Problems) -> Option<SocketAddr> {
         }
         Ok((ip, port)) => {
             report_open_backend(BACKEND, ip, word, problems);
-            Some(SocketAddr::new(ip, port.unwrap_or(EPMD_PORT)))
+            Some(SocketAddr::new(ip, port.unwrap_or(DEFAULT_PORT)))
         }
     }
 }

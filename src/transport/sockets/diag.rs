@@ -59,13 +59,14 @@ fn receive(socket: &Socket, found: &mut Vec<Listening>) -> io::Result<bool> {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
         // Messages are padded to four bytes; none is empty, or this would not end.
         let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4).max(4);
-        match message.payload {
-            NetlinkPayload::Done(_) => return Ok(true),
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                found.push(read(&response))
-            }
-            _ => {}
+        if let NetlinkPayload::Done(_) = message.payload {
+            return Ok(true);
+        }
+        if let NetlinkPayload::Error(error) = message.payload {
+            return Err(error.to_io());
+        }
+        if let NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) = message.payload {
+            found.push(read(&response));
         }
         rest = rest.get(length..).unwrap_or_default();
     }

@@ -1,0 +1,127 @@
+//! Why a port cannot be opened: who has it, what to do, and when it is worth a line.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::advice::advise;
+use super::takeover::{Squatter, take_over};
+use crate::session::Role;
+use crate::telemetry::describe;
+use crate::transport::Dialer;
+use crate::transport::holder::{self, Holder};
+
+/// How long a port that could not be opened is left alone, doubled up to the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// How often a port that stays taken is told of again.
+const REMIND_EVERY: Duration = Duration::from_secs(600);
+/// How long the look for the holder may take: user names may come from a directory that does not answer.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// A port that could not be opened.
+#[derive(Debug)]
+pub(super) struct Obstacle {
+    role: Role,
+    addr: SocketAddr,
+    retry_at: Instant,
+    wait: Duration,
+    told: Option<(Cause, Instant)>,
+    /// What is known of the holder, and the kernel's number of its socket.
+    squatter: Option<(u64, Squatter)>,
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, Default)]
+struct Cause {
+    error: String,
+    /// The kernel's numbers of the sockets in the way.
+    sockets: HashSet<u64>,
+    holder: String,
+    help: String,
+}
+
+impl Obstacle {
+    pub(super) fn new(role: Role, addr: SocketAddr) -> Self {
+        Self { role, addr, retry_at: Instant::now(), wait: FIRST_RETRY, told: None, squatter: None }
+    }
+
+    /// Whether the port is worth another try.
+    pub(super) fn is_due(&self) -> bool {
+        Instant::now() >= self.retry_at
+    }
+
+    /// Finds out about a failure, tells of it, and sets the time of the next try.
+    pub(super) async fn meet(&mut self, error: io::Error, dialer: &Dialer) {
+        let mut cause = Cause { error: describe(&error), ..Cause::default() };
+        let event = if error.kind() == io::ErrorKind::AddrInUse {
+            let addr = self.addr;
+            let looking = tokio::task::spawn_blocking(move || holder::of(addr));
+            let holders =
+                tokio::time::timeout(LOOK, looking).await.map(Result::unwrap_or_default).unwrap_or_default();
+            let squatter = self.ask_to_end(&holders, dialer).await;
+            cause.sockets = holders.iter().map(|holder| holder.socket.inode).collect();
+            cause.holder = holder::describe(&holders);
+            cause.help = advise(self.role, addr, &holders, squatter.as_ref());
+            Event::Taken
+        } else {
+            let help =
+                "this host does not have the address (yet), or may not use the port; it is tried again";
+            help.clone_into(&mut cause.help);
+            Event::NotOpened
+        };
+        self.tell(cause, event);
+        self.retry_at = Instant::now() + self.wait;
+        self.wait = (self.wait * 2).min(LONGEST_RETRY);
+    }
+
+    /// An epmd that holds no name is asked to end.
+    async fn ask_to_end(&mut self, holders: &[Holder], dialer: &Dialer) -> Option<Squatter> {
+        let holder = holders.first()?;
+        if self.role != Role::Epmd || holder.is_likely("epmd-guard") {
+            return None;
+        }
+        let inode = holder.socket.inode;
+        let before = self.squatter.take().filter(|(known, _)| *known == inode).map(|(_, squatter)| squatter);
+        let squatter = take_over(self.addr, before.clone(), dialer).await;
+        self.squatter = Some((inode, squatter.clone()));
+        if squatter == Squatter::Ending && before != Some(Squatter::Ending) {
+            // The port is free in a moment.
+            self.wait = FIRST_RETRY;
+            tracing::warn!(
+                listener = %self.addr, holder = %holder,
+                help = "nodes that start from now on need ERL_EPMD_ADDRESS=127.0.0.1 in their environment, or they \
+                        find no epmd: set it for whatever starts epmd on this host",
+                "took_over_from_idle_epmd"
+            );
+        }
+        Some(squatter)
+    }
+
+    /// Tells of a new cause, and of an old one now and then. What is gone within three tries, such as an
+    /// epmd that ends, is not worth a word.
+    fn tell(&mut self, cause: Cause, event: Event) {
+        let known = self.told.as_ref().is_some_and(|(told, at)| {
+            told.error == cause.error && told.sockets == cause.sockets && at.elapsed() < REMIND_EVERY
+        });
+        if known || self.wait < FIRST_RETRY * 4 {
+            return;
+        }
+        let Self { role, addr, .. } = self;
+        let Cause { error, holder, help, .. } = &cause;
+        match event {
+            Event::Taken => tracing::warn!(%role, listener = %addr, error, holder, help, "port_taken"),
+            Event::NotOpened => tracing::warn!(%role, listener = %addr, error, help, "port_not_opened"),
+        }
+        self.told = Some((cause, Instant::now()));
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Taken,
+    NotOpened,
+}
