@@ -1,6 +1,6 @@
 //! One connection, from accept to its closing event.
 //!
-//! Read it top to bottom: [`accept`](accept) admits in the accept loop, before a byte is read;
+//! Read it top to bottom: [`accept()`] admits in the accept loop, before a byte is read;
 //! `walk` identifies, inspects, authorizes and relays; `close` says why it ended. What may be done
 //! is decided by `policy`; how bytes move is known to `transport`.
 

@@ -252,7 +252,7 @@ impl Moved {
 /// A socket and which end it leads to.
 type End<'a> = (&'a TcpStream, Side);
 
-/// What [`drain`] came to.
+/// What [`Relay::drain`] came to.
 enum Drained {
     /// Nothing is left for now.
     Dry,

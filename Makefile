@@ -1,0 +1,79 @@
+# What one does with epmd-guard. `make help` lists it.
+
+# Where Rust's own installer puts cargo, and where ip and nft are, for shells that do not look there.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+# The tests on real hosts mostly wait for nodes: more of them than processors may run at one time.
+TEST_THREADS ?= 3
+# For each fuzz target.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+# `--locked` makes cargo fail where Cargo.lock does not fit Cargo.toml; .ci/run sets it.
+LOCKED ?=
+# For `make run`; see scripts/run.sh.
+export ALLOW PORTS
+
+.DEFAULT_GOAL := help
+.PHONY: help build run demo prerequisites test lint bench fuzz soak clean
+
+help: ## List these commands
+	@echo 'make COMMAND, where COMMAND is one of:'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Settings, as in `make run ALLOW="192.0.2.8 h2.example.net"`:'
+	@echo '  ALLOW           run: who is let in besides this machine; nobody if not set'
+	@echo '  PORTS           run: the distribution ports; 9100-9199 if not set'
+	@echo '  TEST_THREADS    test: how many tests run at one time; $(TEST_THREADS)'
+	@echo '  FUZZ_SECONDS    fuzz: for each target; $(FUZZ_SECONDS)'
+
+build: ## Build the release binary, target/release/epmd-guard
+	cargo build $(LOCKED) --release --bin epmd-guard
+
+run: ## Run the guard on this machine, in front of an epmd on loopback; Ctrl-C ends both
+	@exec scripts/run.sh
+
+demo: prerequisites ## Show an ejabberd cluster behind guards, and what a stranger gets (root)
+	@echo "Building the release binary and the demonstration."
+	@cargo build $(LOCKED) --release --quiet --bin epmd-guard --example demo
+	@cargo run $(LOCKED) --release --quiet --example demo
+
+prerequisites: ## Install what the tests need and this machine lacks (Debian packages; root)
+	@scripts/prerequisites.sh
+
+test: prerequisites lint ## Check everything: lint, then all tests, those on real hosts too (root)
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(LOCKED) --no-fail-fast
+
+# The long tests are no test target to `--all-targets`, because `cargo test` must not run them. Private items are
+# documented too: what links to them is written for those who read the source.
+lint: ## Check formatting, lints, documentation, and the licences and sources of dependencies
+	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo clippy $(LOCKED) --all-targets -- -D warnings
+	cargo clippy $(LOCKED) --test soak -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc $(LOCKED) --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then \
+		set -x; cargo deny --log-level error check bans licenses sources; \
+	else \
+		echo 'SKIPPED: cargo deny is not installed (cargo install --locked cargo-deny)'; \
+	fi
+
+bench: ## Measure
+	cargo bench $(LOCKED) --bench '*'
+
+# New inputs go to a folder of their own: the committed corpus grows only by hand.
+fuzz: ## Fuzz each target for FUZZ_SECONDS (nightly Rust and cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo 'cargo-fuzz is missing: cargo install --locked cargo-fuzz' >&2; exit 1; }
+	@cargo +nightly --version >/dev/null 2>&1 || { echo 'nightly Rust is missing: rustup toolchain install nightly' >&2; exit 1; }
+	@set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/target/corpus/$$target fuzz/corpus/$$target; \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) seconds"; \
+		cargo +nightly fuzz run $$target $(CURDIR)/fuzz/target/corpus/$$target $(CURDIR)/fuzz/corpus/$$target \
+			-- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+soak: prerequisites ## Run the long tests, about ten minutes each (root)
+	cargo test $(LOCKED) --test soak -- --nocapture --test-threads=1
+
+clean: ## Remove what was built
+	cargo clean
+	rm -rf fuzz/target fuzz/artifacts

@@ -1,0 +1,306 @@
+#!/usr/bin/env bash
+# Runs the guard on this machine, in front of an epmd on loopback, until Ctrl-C (`make run`).
+#
+#   ALLOW="192.0.2.8 h2.example.net"   who is let in besides this machine; nobody if not set
+#   PORTS="9100-9199"                  the distribution ports; several ranges with spaces between
+#
+# An epmd on loopback is used if there is one, and left running; otherwise one is started, and ended at the
+# end. Where somebody else serves epmd's port on the machine's own addresses, all of it runs in a network
+# namespace instead. What is made here is removed at the end.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+read -r -a allow <<<"$(tr ',\n' '  ' <<<"${ALLOW:-}")"
+read -r -a ports <<<"$(tr ',\n' '  ' <<<"${PORTS:-9100-9199}")"
+# Networks for documentation (RFC 5737): nobody's, so one of them is free.
+test_networks=(192.0.2 198.51.100 203.0.113)
+# People may copy it from what is said here and run it anywhere, hence the whole path.
+built=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/release/epmd-guard
+
+dir=     # our files, which every user may read
+netns=   # the namespace, when there is one
+outside= # the machine's own end of the link to it
+here=machine
+enter=() # what runs a command where the guard runs
+epmd_pid=
+guard_pid=
+
+main() {
+    scripts/prerequisites.sh run
+    cargo build --release --quiet --bin epmd-guard
+    trap clean_up EXIT
+    trap 'stop 129' HUP
+    trap 'stop 0' INT
+    trap 'stop 141' PIPE
+    trap 'stop 143' TERM
+    dir=$(mktemp --directory --tmpdir=/tmp epmd-guard-run.XXXXXX)
+    chmod 755 "$dir"
+    # A build directory below /root is closed to the user that the guard runs as.
+    install --mode=755 "$built" "$dir/epmd-guard"
+    write_config
+    choose_place
+    start_epmd
+    start_guard
+    explain
+    local status=0
+    wait "$guard_pid" || status=$?
+    guard_pid=
+    # It ends well only when it is told to, such as by a Ctrl-C that reached it before this program.
+    [ "$status" != 0 ] || return 0
+    die "the guard has ended by itself, with status $status; its log is above"
+}
+
+write_config() {
+    {
+        echo '[cluster]'
+        echo "allow = [$(quoted "${allow[@]}")]"
+        echo '[dist]'
+        echo "ports = [$(quoted "${ports[@]}")]"
+    } >"$dir/epmd-guard.toml"
+    local problems
+    # Warnings come again in the log.
+    problems=$("$dir/epmd-guard" check --config "$dir/epmd-guard.toml" 2>&1) ||
+        die "ALLOW or PORTS is not right:" "$problems"
+}
+
+quoted() {
+    [ $# != 0 ] || return 0
+    local all
+    # In single quotes TOML takes everything as it is.
+    printf -v all "'%s', " "$@"
+    echo "${all%, }"
+}
+
+# On the machine itself, or in a namespace where its own addresses are not free.
+choose_place() {
+    local holders cure=
+    holders=$(outside_holders)
+    if [ -n "$holders" ]; then
+        printf '\n%s\n%s\n' "These serve epmd's port on this machine's own addresses already, and are left alone:" \
+            "$holders"
+        cure="let them listen on loopback only (ERL_EPMD_ADDRESS=127.0.0.1), or "
+    elif ! addresses | grep -qv :; then
+        printf '\n%s\n' "This machine has no IPv4 address besides loopback, which the commands to try need."
+    else
+        return 0
+    fi
+    [ "$(id -u)" = 0 ] ||
+        die "${cure}run this as root, which can do without, in a network namespace: sudo -E make run"
+    make_namespace
+    echo "The guard and an epmd run in a network namespace of their own instead: $netns"
+}
+
+# Who listens on 4369 of an address that is not loopback: address, and process where it can be seen.
+outside_holders() {
+    ss --no-header --listening --tcp --numeric --processes 'sport = :4369' | awk '
+        { address = $4; sub(/:[0-9]+$/, "", address) }
+        address ~ /^127\./ || address == "[::1]" || address ~ /^\[::ffff:127\./ { next }
+        { who = $6 }
+        who ~ /pid=/ { gsub(/users:|[()"]/, "", who); sub(/,pid=/, ", process ", who); sub(/,fd=.*/, "", who) }
+        who == "" { who = "a process of another user" }
+        { print "    " $4 "  " who }'
+}
+
+# The addresses that "*" means in the configuration, IPv4 first.
+addresses() {
+    "${enter[@]}" ip -oneline address show scope global | awk '{ sub(/\/.*/, "", $4); print $3, $4 }' |
+        sort | cut -d ' ' -f 2
+}
+
+make_namespace() {
+    local network name=epmd-guard-$$
+    for network in "${test_networks[@]}"; do
+        [ -z "$(ip route show root "$network.0/24")" ] || continue
+        ip netns add "$name"
+        netns=$name
+        here=namespace
+        outside=eg$$
+        enter=(ip netns exec "$netns")
+        ip link add "$outside" type veth peer name eth0 netns "$netns"
+        ip address add "$network.254/24" dev "$outside"
+        ip link set "$outside" up
+        ip -netns "$netns" link set lo up
+        ip -netns "$netns" address add "$network.1/24" dev eth0
+        ip -netns "$netns" link set eth0 up
+        return
+    done
+    die "the networks for tests are all in use here: ${test_networks[*]}"
+}
+
+start_epmd() {
+    if [ -z "$netns" ] && is_served 127.0.0.1; then
+        "$dir/epmd-guard" names 127.0.0.1 >/dev/null ||
+            die "somebody serves 127.0.0.1:4369, but not as an epmd does: $(ss -Hltnp 'sport = :4369')"
+        return
+    fi
+    # Not as a daemon, so that it is ours to end.
+    as nobody env ERL_EPMD_ADDRESS=127.0.0.1 epmd &
+    epmd_pid=$!
+    await "epmd to serve 127.0.0.1:4369" "$epmd_pid" is_served 127.0.0.1
+}
+
+start_guard() {
+    echo
+    echo "The guard starts; this is its log:"
+    as daemon "$dir/epmd-guard" run --config "$dir/epmd-guard.toml" &
+    guard_pid=$!
+    # "*" leaves out what an interface does not offer (yet), so one address is enough.
+    await "the guard to serve an address" "$guard_pid" is_served_outside
+    # A moment for the rest of its first lines.
+    sleep 0.3
+}
+
+# Runs a command where the guard runs, as that user if we may choose, in place of the calling subshell.
+as() {
+    local user=$1
+    shift
+    if [ "$(id -u)" = 0 ]; then
+        exec "${enter[@]}" setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups --no-new-privs \
+            -- env HOME="$dir" "$@" </dev/null
+    fi
+    exec "$@" </dev/null
+}
+
+is_served() {
+    "${enter[@]}" ss --no-header --listening --tcp --numeric "sport = :4369" |
+        awk -v address="$1" '$4 == address ":4369" || $4 == "[" address "]:4369" { found = 1 } END { exit !found }'
+}
+
+is_served_outside() {
+    local address
+    for address in $(addresses); do
+        ! is_served "$address" || return 0
+    done
+    return 1
+}
+
+await() {
+    local what=$1 pid=$2 tries
+    shift 2
+    for ((tries = 0; tries < 100; tries++)); do
+        ! "$@" || return 0
+        kill -0 "$pid" 2>/dev/null || die "waiting for $what in vain: it has ended"
+        sleep 0.1
+    done
+    die "waiting for $what in vain, for 10 s"
+}
+
+explain() {
+    local served address first last cli=$built peers="nobody"
+    mapfile -t served < <(addresses)
+    address=${served[0]}
+    first=${ports[0]%%-*}
+    last=${ports[0]##*-}
+    [ ${#allow[@]} = 0 ] || peers=$(listed "${allow[@]}")
+    local prefix="${enter[*]:+${enter[*]} }"
+    local node="$prefix${prefix:+env }ERL_EPMD_ADDRESS=127.0.0.1 erl -setcookie try -kernel inet_dist_use_interface"
+    node+=" '{127,0,0,1}' inet_dist_listen_min $first inet_dist_listen_max $last"
+    cat <<TEXT
+
+--------------------------------------------------------------------------------
+The guard runs${netns:+, in the network namespace $netns}.
+
+  It serves         $(listed "${served[@]}"), on port 4369 (epmd) and, while a node
+                    listens behind them, on $(listed "${ports[@]}") (nodes)
+  It stands before  the epmd on 127.0.0.1:4369, which $(whose_epmd)
+  It lets in        this $here, and besides: $peers
+
+Try, in another terminal${netns:+ and as root}:
+
+  Start a node. It listens on loopback, and so can be reached only through the guard:
+
+    $node -name one@$address
+
+  List the names that epmd holds, as the guard tells them:
+
+    $prefix$cli names $address
+
+  Start a second node, which finds the first one through the guard and links to it:
+
+    $node -name two@$address -noshell -eval 'io:format("~p~n", [net_adm:ping(list_to_atom("one@$address"))]), halt().'
+
+  $(stranger "$cli" "$address")
+
+Ctrl-C ends $(what_ends).
+--------------------------------------------------------------------------------
+The log goes on:
+TEXT
+}
+
+listed() {
+    local all
+    printf -v all '%s, ' "$@"
+    echo "${all%, }"
+}
+
+whose_epmd() {
+    if [ -n "$epmd_pid" ]; then
+        echo "was started for this, as process $epmd_pid"
+    else
+        echo "was there before"
+    fi
+}
+
+stranger() {
+    local cli=$1 address=$2 who="From another host you are a stranger" example='"ADDRESS ADDRESS..."'
+    if [ -n "$netns" ]; then
+        who="From outside the namespace you are ${address%.*}.254"
+        example=${address%.*}.254
+    fi
+    if [ ${#allow[@]} = 0 ]; then
+        echo "$who, and refused, as the log will say:"
+    else
+        echo "$who, and refused unless ALLOW has the address, as the log will say:"
+    fi
+    printf '\n    %s\n' "$cli names $address"
+    if [ ${#allow[@]} = 0 ]; then
+        printf '\n  %s\n\n    %s\n' "To let others in, stop this, and run:" "make run ALLOW=$example"
+    fi
+}
+
+what_ends() {
+    if [ -n "$netns" ]; then
+        echo "the guard, the epmd and the namespace, with whatever runs there"
+    elif [ -n "$epmd_pid" ]; then
+        echo "the guard and the epmd that it started"
+    else
+        echo "the guard; the epmd, which was there before, goes on"
+    fi
+}
+
+stop() {
+    trap '' HUP INT PIPE TERM
+    exit "$1"
+}
+
+clean_up() {
+    trap '' HUP INT PIPE TERM
+    # The guard first, while epmd is there: its last lines should tell of the stop and nothing else.
+    end "$guard_pid"
+    end "$epmd_pid"
+    if [ -n "$netns" ]; then
+        local pid
+        for pid in $(ip netns pids "$netns"); do
+            kill -KILL "$pid" 2>/dev/null || true
+        done
+        ip link delete "$outside" 2>/dev/null || true
+        ip netns delete "$netns" || true
+    fi
+    [ -z "$dir" ] || rm -rf "$dir"
+}
+
+end() {
+    [ -n "$1" ] || return 0
+    kill -TERM "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+
+die() {
+    printf 'make run: %s\n' "$1" >&2
+    shift
+    [ $# = 0 ] || printf '%s\n' "$@" >&2
+    exit 1
+}
+
+main
