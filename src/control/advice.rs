@@ -45,9 +45,9 @@ fn advise_epmd(holder: &Holder, squatter: Option<&Squatter>) -> String {
     let port = holder.socket.addr.port();
     if holder.is_likely_systemd() && (holder.process.is_some() || Path::new(EPMD_SOCKET).exists()) {
         return format!(
-            "systemd's epmd.socket holds it: `systemctl edit epmd.socket`, write [Socket], ListenStream= (empty), \
+            "systemd's epmd.socket seems to hold it: `systemctl edit epmd.socket`, write [Socket], ListenStream= (empty), \
              ListenStream=127.0.0.1:{port} and ListenStream=[::1]:{port} on lines of their own, then \
-             `systemctl restart epmd.socket`"
+             `systemctl restart epmd.socket`, which restarts epmd too; its nodes register again within 2 s"
         );
     }
     match squatter {

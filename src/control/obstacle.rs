@@ -92,7 +92,7 @@ impl Obstacle {
             // The port is free in a moment.
             self.wait = FIRST_RETRY;
             tracing::warn!(
-                listener = %self.addr, holder = %holder,
+                listener = %self.addr, holder = holder.to_string(),
                 help = "nodes that start from now on need ERL_EPMD_ADDRESS=127.0.0.1 in their environment, or they \
                         find no epmd: set it for whatever starts epmd on this host",
                 "took_over_from_idle_epmd"

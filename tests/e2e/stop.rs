@@ -37,3 +37,17 @@ fn links_that_end_with_the_guard_are_told_with_what_they_carried() {
         "{closed}"
     );
 }
+
+#[test]
+fn sighup_ends_nothing_and_says_that_there_is_no_reload() {
+    if !require() {
+        return;
+    }
+    let (_lab, h1, h2) = two_hosts();
+    let (a, b) = (h1.node("a"), h2.node("b"));
+    assert!(a.ping(&b));
+    h2.guard.daemon().signal(Signal::HUP);
+    h2.guard.wait_event("reload_refused", &[]);
+    assert_eq!(a.eval("rpc:call('b@h2.test', erlang, node, [])."), "'b@h2.test'");
+    h2.guard.stop();
+}

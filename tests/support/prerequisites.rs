@@ -8,13 +8,16 @@ use std::sync::OnceLock;
 use super::lab;
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("setpriv", "util-linux"),
     ("erl", "erlang-base"),
     ("epmd", "erlang-base"),
     ("ejabberdctl", "ejabberd"),
+    ("socat", "socat"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("sysctl", "procps"),
 ];
 
 /// Whether tests on real hosts can run here.
