@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,11 @@ async fn tell_of_quiet_refusals(context: Arc<Context>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
         for again in context.refusals.sweep(Instant::now()) {
-            let peer = again.source.map_or_else(|| "others".to_owned(), |ip| ip.to_string());
+            let peer = match again.source {
+                Some(ip @ IpAddr::V4(_)) => ip.to_string(),
+                Some(ip @ IpAddr::V6(_)) => format!("{ip}/64"),
+                None => "others".to_owned(),
+            };
             tracing::info!(peer, reason = again.reason, count = again.count, "refused_again");
         }
     }

@@ -23,10 +23,17 @@ pub(super) struct Addresses {
 
 /// Follows the interfaces for ever.
 pub(super) async fn follow_interfaces(known: watch::Sender<Addresses>) {
+    let mut told = false;
     loop {
         match host::addresses() {
-            Ok(interfaces) => update(&known, |known| known.interfaces = interfaces),
-            Err(error) => tracing::warn!(%error, "addresses_unreadable"),
+            Ok(interfaces) => {
+                told = false;
+                update(&known, |known| known.interfaces = interfaces);
+            }
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                tracing::warn!(%error, "addresses_unreadable")
+            }
+            Err(_) => {}
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -42,7 +49,9 @@ pub(super) async fn follow_own_names(known: watch::Sender<Addresses>) {
             let names = host::own_names().unwrap_or_default();
             names.into_iter().map(|name| (host::own_addresses_of(&name), name)).collect::<Vec<_>>()
         });
-        for (answer, name) in looked.await.unwrap_or_default() {
+        let looked = looked.await.unwrap_or_default();
+        told &= looked.iter().any(|(answer, _)| matches!(answer, Err(ResolveError::Failed(_))));
+        for (answer, name) in looked {
             match answer {
                 Ok(ips) => drop(answers.insert(name, ips)),
                 Err(ResolveError::NoSuchName) => drop(answers.remove(&name)),

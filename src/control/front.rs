@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
@@ -102,16 +102,22 @@ impl Front {
         }
     }
 
-    /// A task of ours ends by itself only when it panics.
+    /// An accept loop ends when it is told to, and anything else only by a panic: a listener is opened
+    /// anew, without the addresses there is no going on.
     fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match &ended {
-            Ok((id, ())) => *id,
-            Err(error) => error.id(),
+        let (id, panic) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), error.try_into_panic().ok()),
         };
         let listener = self.open.iter().find(|(_, open)| open.task == id).map(|(addr, _)| *addr);
-        if let Some(addr) = listener {
-            tracing::error!(listener = %addr, help = "this is a fault of the guard: please report it", "listener_died");
-            self.open.remove(&addr);
+        match (listener, panic) {
+            (Some(addr), _) => {
+                let help = "this is a fault of the guard: please report it";
+                tracing::error!(listener = %addr, help, "listener_died");
+                self.open.remove(&addr);
+            }
+            (None, Some(panic)) => std::panic::resume_unwind(panic),
+            (None, None) => {}
         }
     }
 
@@ -126,10 +132,11 @@ impl Front {
             Ok(Ok(listening)) => listening,
             // Without the table nothing new is opened and nothing is closed.
             Ok(Err(error)) => {
-                self.context.tell_once_a_minute("sockets_unreadable", || {
-                    let help = "the guard needs netlink (AF_NETLINK) or /proc/self/net to see which ports are in use";
+                if self.context.reminders.is_due("sockets_unreadable", 0, Instant::now()) {
+                    let help =
+                        "the guard needs netlink (AF_NETLINK) or /proc/net to see which ports are in use";
                     tracing::error!(%error, help, "sockets_unreadable");
-                });
+                }
                 return;
             }
             Err(_) => return,

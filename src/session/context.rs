@@ -1,18 +1,17 @@
 //! What every connection needs, and what it holds while it lives.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ports::Ports;
 use crate::policy::{Admission, Caps, Full, Policy, SlotTable, Standing};
-use crate::telemetry::RefusalLog;
+use crate::telemetry::{RefusalLog, Reminders};
 use crate::transport::{BufferPool, Dialer, Relay};
 
 /// Deadlines and caps.
@@ -43,6 +42,8 @@ pub struct Context {
     pub(super) relay: Relay,
     /// What was refused lately.
     pub refusals: RefusalLog,
+    /// What else was told lately.
+    pub reminders: Reminders,
     /// The owner of all sessions.
     pub sessions: TaskTracker,
     /// Ends links and registrations.
@@ -91,6 +92,7 @@ impl Context {
             dialer,
             relay,
             refusals: RefusalLog::default(),
+            reminders: Reminders::default(),
             sessions: TaskTracker::new(),
             stop: CancellationToken::new(),
         }
@@ -103,13 +105,6 @@ impl Context {
             Standing::NamedPeer(_) | Standing::NetworkPeer(_) => &self.asking.peers,
         };
         tokio::time::timeout(self.settings.backend_timeout, places.acquire()).await.ok()?.ok()
-    }
-
-    /// Does `tell` unless it was done for this within the last minute.
-    pub fn tell_once_a_minute(&self, what: &'static str, tell: impl FnOnce()) {
-        if self.refusals.note(Ipv4Addr::UNSPECIFIED.into(), what, Instant::now()) {
-            tell();
-        }
     }
 
     /// The rules as they are now.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::close::{CloseReason, Outcome, Party};
 use super::context::Context;
@@ -150,9 +151,9 @@ async fn wait_for_port(port: u16, name: &str, (session, context): (&Session, &Co
         Reach::Shut => "see port_taken and port_not_opened in the log",
         Reach::NotForwarded => "add the port to [dist] ports, or have the node take one of them",
     };
-    context.tell_once_a_minute("port_not_reachable", || {
+    if context.reminders.is_due("port_not_reachable", port, Instant::now()) {
         tracing::warn!(name, listener = %addr, help, "port_not_reachable");
-    });
+    }
 }
 
 async fn place_to_ask<'a>(

@@ -4,9 +4,11 @@
 
 mod logs;
 mod refusals;
+mod reminders;
 
 pub use logs::{LogGuard, init, log_panics};
 pub use refusals::{Again, RefusalLog};
+pub use reminders::Reminders;
 
 /// An error and its causes in one line.
 #[must_use]

@@ -274,9 +274,14 @@ const MISTAKES_IN_DIST: &Mistakes = &[
     ("[dist]\nports = [9100, \"4000-5000\"]", &["4:16 error [dist] ports: 4369 is a port of [epmd] listen"]),
     (
         "[epmd]\nlisten = [\"*:4370\"]\n[dist]\nports = 4369",
-        &["6:9 error [dist] ports: 4369 is the port of [epmd] backend: peers would reach epmd unchecked"],
+        &["6:9 error [dist] ports: 4369 is a port of epmd, which peers would reach unchecked"],
     ),
-    ("[epmd]\nlisten = []\n[dist]\nports = 4369", &[]),
+    (
+        "[epmd]\nlisten = []\n[dist]\nports = 4369",
+        &["6:9 error [dist] ports: 4369 is a port of epmd, which peers would reach unchecked"],
+    ),
+    ("[dist]\nports = \"10000-11000\"", &["4:9 warning [dist] ports: 10000-11000 offers whatever listens"]),
+    ("[dist]\nports = \"10000-10999\"", &[]),
     (
         "[dist]\nlisten = [\"192.0.2.1:9100\", \"*:9100\"]",
         &[
