@@ -1,6 +1,6 @@
 //! The composition root: a configuration becomes a running guard, and a running guard ends.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -49,12 +49,12 @@ impl Guard {
         let caps = caps(&config.limits, descriptors);
         let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(config.cluster.network.clone())));
         let (strangers, refused) = mpsc::channel(STRANGERS);
-        let (open_ports, open) = watch::channel(HashSet::new());
+        let (ports, known) = watch::channel(HashMap::new());
         let (hurry, hurried) = mpsc::channel(1);
         let dialer = dialer(&config);
-        let ports = Ports { forwarded: config.dist.ports.clone(), open, hurry };
+        let forwarded = Ports { forwarded: config.dist.ports.clone(), known, hurry };
         let settings = settings(&config.limits, caps);
-        let context = Arc::new(Context::new(policy.clone(), settings, dialer.clone(), ports, strangers));
+        let context = Arc::new(Context::new(policy.clone(), settings, dialer.clone(), forwarded, strangers));
         let mut guard = Self { context, helpers: JoinSet::new(), stop: CancellationToken::new() };
 
         let resolver = Resolver::new(policy_sender, config.cluster.resolve_every);
@@ -73,7 +73,7 @@ impl Guard {
             descriptors,
             "started"
         );
-        let settings = FrontSettings { config, dialer, open_ports, hurry: hurried };
+        let settings = FrontSettings { config, dialer, ports, hurry: hurried };
         let front = Front::new(settings, Arc::clone(&guard.context));
         guard.helpers.spawn(front.run(guard.stop.clone()));
         guard

@@ -133,6 +133,10 @@ fn only_the_policy_makes_a_permit_and_only_the_dialer_connects() {
                 assert!(!text.contains(made), "{} makes its own {made}", path.display());
             }
         }
+        let may_run_errands = ["cli/names.rs", "control/takeover.rs", "policy/decide.rs"];
+        if !may_run_errands.iter().any(|file| path.ends_with(file)) {
+            assert!(!text.contains("own_errand("), "{} runs an errand", path.display());
+        }
         // sock_diag's "connect" only names the kernel as the other end.
         if !path.ends_with("transport/dialer.rs") && !path.ends_with("transport/sockets/diag.rs") {
             assert!(!text.contains(".connect("), "{} connects", path.display());

@@ -51,6 +51,7 @@ pub(super) async fn follow_own_names(known: watch::Sender<Addresses>) {
         });
         let looked = looked.await.unwrap_or_default();
         told &= looked.iter().any(|(answer, _)| matches!(answer, Err(ResolveError::Failed(_))));
+        answers.retain(|name, _| looked.iter().any(|(_, asked)| asked == name));
         for (answer, name) in looked {
             match answer {
                 Ok(ips) => drop(answers.insert(name, ips)),

@@ -67,6 +67,9 @@ fn advise_epmd(holder: &Holder, squatter: Option<&Squatter>) -> String {
             "an epmd without names holds it and did not give it up: something starts it again, such as systemd's \
              epmd.socket; set ERL_EPMD_ADDRESS=127.0.0.1 for it, or let the unit listen on 127.0.0.1:{port} only"
         ),
+        Some(Squatter::Silent) => {
+            "it does not answer: an epmd that hangs, or no epmd; it is asked again".to_owned()
+        }
         Some(Squatter::NotEpmd) | None => {
             "it does not answer as an epmd: stop it, or have it listen elsewhere".to_owned()
         }
@@ -88,7 +91,7 @@ mod tests {
 
     fn holder(addr: &str, uid: u32, process: Option<(&str, i32)>) -> Holder {
         Holder {
-            socket: Listening { addr: addr.parse().unwrap(), uid, inode: 1 },
+            socket: Listening { addr: addr.parse().unwrap(), uid, inode: 1, only_v6: false },
             user: None,
             process: process.map(|(name, pid)| Owner { pid, name: name.into(), unit: None }),
             suspects: Vec::new(),

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -19,14 +19,16 @@ use super::addresses::{Addresses, follow_interfaces, follow_own_names};
 use super::obstacle::Obstacle;
 use crate::config::{Config, ListenOn};
 use crate::policy::Audience;
-use crate::session::{Context, Post, Role, accept};
+use crate::session::{Context, PortState, Post, Role, accept};
 use crate::transport::{Dialer, Listener, sockets};
 
 /// How often the table is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// After how many looks in a row without anything behind it a port closes: one look may miss a socket,
-/// since the kernel's table changes while it is told.
-const MISSED_LOOKS: u8 = 2;
+/// How long nothing must have been seen behind a port until it closes: one look may miss a socket, since
+/// the kernel's table changes while it is told.
+const MISSED_FOR: Duration = Duration::from_millis(150);
+/// Obstacles that are looked into at one time.
+const MEETINGS: usize = 8;
 
 /// What the front needs to know.
 #[derive(Debug)]
@@ -35,8 +37,8 @@ pub struct FrontSettings {
     pub config: Config,
     /// Asks an epmd that holds our port.
     pub dialer: Dialer,
-    /// Told of the distribution ports that are open, after each look.
-    pub open_ports: watch::Sender<HashSet<SocketAddr>>,
+    /// Told of the distribution ports that something listens behind, after each look.
+    pub ports: watch::Sender<HashMap<SocketAddr, PortState>>,
     /// Asks for a look at once.
     pub hurry: mpsc::Receiver<()>,
 }
@@ -51,19 +53,31 @@ pub struct Front {
     tasks: JoinSet<()>,
     open: HashMap<SocketAddr, Open>,
     obstacles: HashMap<SocketAddr, Obstacle>,
-    /// Obstacles that are being looked into, one at a time.
+    /// Obstacles that are being looked into, and whose they are.
     meeting: JoinSet<(SocketAddr, Obstacle)>,
+    met: HashSet<SocketAddr>,
+    /// See [`Obstacle`].
+    looks: Arc<Semaphore>,
+}
+
+/// What a port is to serve, and whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    role: Role,
+    audience: Audience,
 }
 
 /// A port that is open.
 #[derive(Debug)]
 struct Open {
-    post: Post,
+    role: Role,
+    /// Tells its accept loop whom it serves.
+    audience: watch::Sender<Audience>,
     /// Its accept loop, and what ends it.
     task: Id,
     stop: CancellationToken,
-    /// Looks in a row at which nothing was behind it.
-    missed: u8,
+    /// Since when nothing has been seen behind it.
+    missed_since: Option<Instant>,
 }
 
 impl Front {
@@ -82,6 +96,8 @@ impl Front {
             open: HashMap::new(),
             obstacles: HashMap::new(),
             meeting: JoinSet::new(),
+            met: HashSet::new(),
+            looks: Arc::new(Semaphore::new(MEETINGS)),
         }
     }
 
@@ -122,8 +138,13 @@ impl Front {
     }
 
     fn take_back(&mut self, met: Result<(SocketAddr, Obstacle), JoinError>) {
-        if let Ok((addr, obstacle)) = met {
-            self.obstacles.insert(addr, obstacle);
+        match met {
+            Ok((addr, obstacle)) => {
+                self.met.remove(&addr);
+                self.obstacles.insert(addr, obstacle);
+            }
+            // A panic does not say whose it was; the others come back by themselves.
+            Err(_) => self.met.clear(),
         }
     }
 
@@ -143,23 +164,37 @@ impl Front {
         };
         let wanted = self.wanted(&listening);
         self.close_others(&wanted);
-        for (addr, post) in wanted {
-            if !self.open.contains_key(&addr) {
-                self.try_open(addr, post);
-            }
+        let mut shut: Vec<(&SocketAddr, &Wanted)> =
+            wanted.iter().filter(|(addr, _)| !self.open.contains_key(addr)).collect();
+        // epmd's port goes before all others: until it is ours, any `erl` may take it.
+        shut.sort_by_key(|(addr, wanted)| (wanted.role != Role::Epmd, **addr));
+        for (addr, wanted) in shut {
+            self.try_open(*addr, *wanted);
         }
-        let dist = self.open.iter().filter(|(_, open)| open.post.role == Role::Dist).map(|(addr, _)| *addr);
-        let now: HashSet<SocketAddr> = dist.collect();
-        self.settings.open_ports.send_replace(now);
+        self.tell_ports(&wanted);
     }
 
-    fn wanted(&self, listening: &[sockets::Listening]) -> HashMap<SocketAddr, Post> {
+    fn tell_ports(&self, wanted: &HashMap<SocketAddr, Wanted>) {
+        let dist = wanted.iter().filter(|(_, wanted)| wanted.role == Role::Dist);
+        let state = |(addr, wanted): (&SocketAddr, &Wanted)| {
+            let is_open = self.open.contains_key(addr);
+            (*addr, if is_open { PortState::Open(wanted.audience) } else { PortState::Blocked })
+        };
+        let now = dist.map(state).collect();
+        self.settings.ports.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+
+    fn wanted(&self, listening: &[sockets::Listening]) -> HashMap<SocketAddr, Wanted> {
         let Config { epmd, dist, .. } = &self.settings.config;
         let mut wanted = HashMap::new();
         let mut want = |addr: SocketAddr, role: Role, audience: Audience| {
-            let post = wanted.entry(addr).or_insert(Post { role, audience });
+            let place = wanted.entry(addr).or_insert(Wanted { role, audience });
             // An address that is listed and is our own name's is for peers.
-            post.audience = post.audience.max(audience);
+            place.audience = place.audience.max(audience);
         };
         for (on, port) in &epmd.listen {
             for (ip, audience) in self.reachable(*on) {
@@ -194,22 +229,31 @@ impl Front {
         peers.chain(own.map(|ip| (*ip, Audience::ItselfOnly))).collect()
     }
 
-    fn close_others(&mut self, wanted: &HashMap<SocketAddr, Post>) {
+    fn close_others(&mut self, wanted: &HashMap<SocketAddr, Wanted>) {
         self.obstacles.retain(|addr, _| wanted.contains_key(addr));
+        let now = Instant::now();
         self.open.retain(|addr, open| {
-            let post = wanted.get(addr);
-            open.missed = if post.is_some() { 0 } else { open.missed + 1 };
-            // One that is to serve others than it does is opened anew.
-            let keep = open.missed < MISSED_LOOKS && post.is_none_or(|post| *post == open.post);
-            if !keep {
-                open.stop.cancel();
-                tracing::info!(role = %open.post.role, listener = %addr, "port_closed");
+            let Some(place) = wanted.get(addr) else {
+                let since = *open.missed_since.get_or_insert(now);
+                let keep = now.duration_since(since) < MISSED_FOR;
+                if !keep {
+                    open.stop.cancel();
+                    tracing::info!(role = %open.role, listener = %addr, "port_closed");
+                }
+                return keep;
+            };
+            open.missed_since = None;
+            if *open.audience.borrow() != place.audience {
+                let audience = name_of(place.audience);
+                tracing::info!(role = %open.role, listener = %addr, audience, "audience_changed");
+                open.audience.send_replace(place.audience);
             }
-            keep
+            true
         });
     }
 
-    fn try_open(&mut self, addr: SocketAddr, post: Post) {
+    fn try_open(&mut self, addr: SocketAddr, wanted: Wanted) {
+        let Wanted { role, audience } = wanted;
         if self.obstacles.get(&addr).is_some_and(|obstacle| !obstacle.is_due()) {
             return;
         }
@@ -217,20 +261,20 @@ impl Front {
             Ok(listener) => {
                 self.obstacles.remove(&addr);
                 let stop = CancellationToken::new();
+                let (sender, receiver) = watch::channel(audience);
+                let post = Post { role, audience: receiver };
                 let task =
                     self.tasks.spawn(accept(listener, post, Arc::clone(&self.context), stop.clone())).id();
-                self.open.insert(addr, Open { post, task, stop, missed: 0 });
-                let audience = match post.audience {
-                    Audience::Peers => "peers",
-                    Audience::ItselfOnly => "self",
-                };
-                tracing::info!(role = %post.role, listener = %addr, audience, "port_opened");
+                self.open.insert(addr, Open { role, audience: sender, task, stop, missed_since: None });
+                tracing::info!(%role, listener = %addr, audience = name_of(audience), "port_opened");
             }
-            // The others wait for their turn: looking into one may take a while.
-            Err(_) if !self.meeting.is_empty() => {}
+            // The others wait for their turn.
+            Err(_) if self.meeting.len() >= MEETINGS || self.met.contains(&addr) => {}
             Err(error) => {
+                self.met.insert(addr);
                 let known = self.obstacles.remove(&addr);
-                let mut obstacle = known.unwrap_or_else(|| Obstacle::new(post.role, addr));
+                let mut obstacle =
+                    known.unwrap_or_else(|| Obstacle::new(role, addr, Arc::clone(&self.looks)));
                 let dialer = self.settings.dialer.clone();
                 self.meeting.spawn(async move {
                     obstacle.meet(error, &dialer).await;
@@ -238,5 +282,12 @@ impl Front {
                 });
             }
         }
+    }
+}
+
+fn name_of(audience: Audience) -> &'static str {
+    match audience {
+        Audience::Peers => "peers",
+        Audience::ItselfOnly => "self",
     }
 }

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::mem::Discriminant;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::advice::advise;
@@ -30,8 +33,12 @@ pub(super) struct Obstacle {
     retry_at: Instant,
     wait: Duration,
     told: Option<(Cause, Instant)>,
+    /// Who holds it, as long as the same sockets are in the way.
+    holders: Vec<Holder>,
     /// What is known of the holder, and the kernel's number of its socket.
     squatter: Option<(u64, Squatter)>,
+    /// Bounds how many looks for holders may hang at one time, for all obstacles together.
+    looks: Arc<Semaphore>,
 }
 
 /// Why a port could not be opened.
@@ -40,13 +47,24 @@ struct Cause {
     error: String,
     /// The kernel's numbers of the sockets in the way.
     sockets: HashSet<u64>,
+    /// What their owner turned out to be.
+    squatter: Option<Discriminant<Squatter>>,
     holder: String,
     help: String,
 }
 
 impl Obstacle {
-    pub(super) fn new(role: Role, addr: SocketAddr) -> Self {
-        Self { role, addr, retry_at: Instant::now(), wait: FIRST_RETRY, told: None, squatter: None }
+    pub(super) fn new(role: Role, addr: SocketAddr, looks: Arc<Semaphore>) -> Self {
+        Self {
+            role,
+            addr,
+            retry_at: Instant::now(),
+            wait: FIRST_RETRY,
+            told: None,
+            holders: Vec::new(),
+            squatter: None,
+            looks,
+        }
     }
 
     /// Whether the port is worth another try.
@@ -58,14 +76,12 @@ impl Obstacle {
     pub(super) async fn meet(&mut self, error: io::Error, dialer: &Dialer) {
         let mut cause = Cause { error: describe(&error), ..Cause::default() };
         let event = if error.kind() == io::ErrorKind::AddrInUse {
-            let addr = self.addr;
-            let looking = tokio::task::spawn_blocking(move || holder::of(addr));
-            let holders =
-                tokio::time::timeout(LOOK, looking).await.map(Result::unwrap_or_default).unwrap_or_default();
-            let squatter = self.ask_to_end(&holders, dialer).await;
-            cause.sockets = holders.iter().map(|holder| holder.socket.inode).collect();
-            cause.holder = holder::describe(&holders);
-            cause.help = advise(self.role, addr, &holders, squatter.as_ref());
+            self.look_for_holders().await;
+            let squatter = self.ask_to_end(dialer).await;
+            cause.sockets = self.holders.iter().map(|holder| holder.socket.inode).collect();
+            cause.squatter = squatter.as_ref().map(std::mem::discriminant);
+            cause.holder = holder::describe(&self.holders);
+            cause.help = advise(self.role, self.addr, &self.holders, squatter.as_ref());
             Event::Taken
         } else {
             let help =
@@ -78,9 +94,23 @@ impl Obstacle {
         self.wait = (self.wait * 2).min(LONGEST_RETRY);
     }
 
+    /// Who holds the port does not change as long as the same sockets do: all of /proc is gone through
+    /// for new ones only.
+    async fn look_for_holders(&mut self) {
+        let Ok(place) = Arc::clone(&self.looks).try_acquire_owned() else { return };
+        let (addr, known) = (self.addr, std::mem::take(&mut self.holders));
+        let looking = tokio::task::spawn_blocking(move || {
+            let holders = holder::of(addr, known);
+            drop(place);
+            holders
+        });
+        self.holders =
+            tokio::time::timeout(LOOK, looking).await.map(Result::unwrap_or_default).unwrap_or_default();
+    }
+
     /// An epmd that holds no name is asked to end.
-    async fn ask_to_end(&mut self, holders: &[Holder], dialer: &Dialer) -> Option<Squatter> {
-        let holder = holders.first()?;
+    async fn ask_to_end(&mut self, dialer: &Dialer) -> Option<Squatter> {
+        let holder = self.holders.first()?.clone();
         if self.role != Role::Epmd || holder.is_likely("epmd-guard") {
             return None;
         }
@@ -105,7 +135,10 @@ impl Obstacle {
     /// epmd that ends, is not worth a word.
     fn tell(&mut self, cause: Cause, event: Event) {
         let known = self.told.as_ref().is_some_and(|(told, at)| {
-            told.error == cause.error && told.sockets == cause.sockets && at.elapsed() < REMIND_EVERY
+            told.error == cause.error
+                && told.sockets == cause.sockets
+                && told.squatter == cause.squatter
+                && at.elapsed() < REMIND_EVERY
         });
         if known || self.wait < FIRST_RETRY * 4 {
             return;

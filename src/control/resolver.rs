@@ -20,6 +20,8 @@ const LAST_GOOD: Duration = Duration::from_secs(24 * 60 * 60);
 const AT_ONCE: usize = 8;
 /// After this long a question is hopeless, and another name may be asked for beside it.
 const HOPELESS: Duration = Duration::from_secs(30);
+/// So many hopeless questions, each with its thread, are the most.
+const HOPELESS_AT_ONCE: usize = 64;
 /// How often it is seen whether a name is due.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -74,22 +76,30 @@ impl Resolver {
             }
             tokio::select! {
                 Some(answer) = self.asking.join_next() => self.take(answer),
-                _ = ticks.tick() => {
-                    self.expire();
-                    self.ask_what_is_due();
-                }
+                _ = ticks.tick() => self.expire(),
+            }
+            for at in self.what_to_ask(Instant::now()) {
+                self.ask(at);
             }
         }
     }
 
-    fn ask_what_is_due(&mut self) {
-        let mut waiting = self.names.iter().filter(|name| name.is_waited_for()).count();
-        for (at, name) in self.names.iter_mut().enumerate() {
-            // A name that is still being asked for is not asked for twice.
-            if name.asked.is_some() || name.due > Instant::now() || waiting >= AT_ONCE {
-                continue;
-            }
-            waiting += 1;
+    /// The names to ask for now. The one that has waited longest comes first, so that none is asked for
+    /// twice while another was not asked for once; among the new ones `deny` comes first, which keeps
+    /// everybody out until it is known.
+    fn what_to_ask(&self, now: Instant) -> Vec<usize> {
+        let waited_for = self.names.iter().filter(|name| name.is_waited_for()).count();
+        let hopeless = self.asking.len().saturating_sub(waited_for);
+        let free = if hopeless < HOPELESS_AT_ONCE { AT_ONCE.saturating_sub(waited_for) } else { 0 };
+        let due = |(_, name): &(usize, &Name)| name.asked.is_none() && name.due <= now;
+        let mut due: Vec<(usize, &Name)> = self.names.iter().enumerate().filter(due).collect();
+        due.sort_by_key(|(_, name)| (name.due, name.list == List::Allow));
+        due.into_iter().take(free).map(|(at, _)| at).collect()
+    }
+
+    fn ask(&mut self, at: usize) {
+        // A name that is still being asked for is not asked for twice.
+        if let Some(name) = self.names.get_mut(at) {
             name.asked = Some(Instant::now());
             let host = name.host.clone();
             self.asking.spawn_blocking(move || (at, host::resolve(host.as_str())));
@@ -292,5 +302,31 @@ mod tests {
         resolver.take(Ok((0, Err(ResolveError::Failed("timed out".into())))));
         assert!(!is_pending());
         assert!(policy.borrow().answers().find(List::Deny, "192.0.2.3".parse().unwrap()).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_name_is_asked_for_once_before_any_is_asked_for_twice_and_deny_comes_first() {
+        let mut rules: Vec<Rule> = (0..100)
+            .map(|n| Rule { list: List::Allow, target: format!("h{n}.test").parse().unwrap(), line: n })
+            .collect();
+        rules.push(Rule { list: List::Deny, target: "bad.test".parse().unwrap(), line: 100 });
+        let (sender, _policy) =
+            watch::channel(Arc::new(Policy::new(NetworkRules::new(RuleBook::new(rules)))));
+        // Shorter than asking for all of them takes.
+        let mut resolver = Resolver::new(sender, Duration::from_secs(1));
+        let mut asked = Vec::new();
+        for _ in 0..300 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            let now = resolver.what_to_ask(Instant::now());
+            assert!(now.len() <= AT_ONCE);
+            for at in now {
+                asked.push(at);
+                resolver.take(Ok((at, Err(ResolveError::NoSuchName))));
+            }
+        }
+        assert_eq!(asked[0], 100, "the name of deny is not the first");
+        let mut first: Vec<usize> = asked[..101].to_vec();
+        first.sort_unstable();
+        assert_eq!(first, (0..101).collect::<Vec<_>>());
     }
 }

@@ -26,6 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) enum Squatter {
     /// It does not speak as an epmd.
     NotEpmd,
+    /// It did not answer this time.
+    Silent,
     /// It holds these names, which their nodes would lose.
     HoldsNames(Vec<String>),
     /// It has held no name since then.
@@ -43,7 +45,7 @@ pub(super) async fn take_over(addr: SocketAddr, before: Option<Squatter>, dialer
     if let Some(known @ (Squatter::Ending | Squatter::Refused | Squatter::NotEpmd)) = before {
         return known;
     }
-    let Some(answer) = converse(addr, Request::Names, dialer).await else { return Squatter::NotEpmd };
+    let Some(answer) = converse(addr, Request::Names, dialer).await else { return Squatter::Silent };
     match NamesReply::decode(&answer) {
         Ok(reply) if reply.epmd_port == u32::from(addr.port()) => {
             if !reply.names.is_empty() || reply.skipped > 0 {

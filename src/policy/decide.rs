@@ -128,7 +128,7 @@ impl fmt::Display for Destination {
 /// Proof that a connection to one destination may be made. The dialer asks for it, and only
 /// [`Policy`] makes it, so no byte can go upstream on a path that forgot to ask:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// use epmd_guard::policy::{Destination, Permit};
 /// let forged = Permit { destination: Destination::Epmd };
 /// ```

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,12 +24,12 @@ pub enum Role {
 }
 
 /// What a listener serves, and whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Post {
     /// What it serves.
     pub role: Role,
-    /// Whom it is for.
-    pub audience: Audience,
+    /// Whom it is for, which may change while it stands.
+    pub audience: watch::Receiver<Audience>,
 }
 
 impl fmt::Display for Role {
@@ -49,6 +50,7 @@ pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, s
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
+        let audience = *audience.borrow();
         match admit(&context, &accepted.arrival, audience) {
             Ok((admission, slot)) => {
                 let session =

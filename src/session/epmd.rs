@@ -23,11 +23,13 @@ use crate::transport::{Upstream, answer_and_close};
 /// Serves one request. epmd answers one and closes, and so do we.
 pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Context) -> Outcome {
     let mut input = Vec::new();
-    let read = read_request(&mut stream, &mut input, session, context);
-    match tokio::time::timeout(context.settings.request_timeout, read).await {
-        Err(_) => return CloseReason::RequestTimeout.into(),
-        Ok(Err(reason)) => return reason.into(),
-        Ok(Ok(())) => {}
+    let read = tokio::select! {
+        read = read_request(&mut stream, &mut input, session, context) => read,
+        () = tokio::time::sleep(context.settings.request_timeout) => Err(CloseReason::RequestTimeout),
+        () = context.stop.cancelled() => Err(CloseReason::Stopped),
+    };
+    if let Err(reason) = read {
+        return reason.into();
     }
     let request = match frame(&input).map(Option::unwrap_or_default).and_then(Request::decode) {
         Ok(request) => request,
@@ -146,7 +148,7 @@ async fn answer(
 /// all the same, since a node on every address can be reached without us.
 async fn wait_for_port(port: u16, name: &str, (session, context): (&Session, &Context)) {
     let addr = SocketAddr::new(session.arrival.local.ip(), port);
-    let help = match context.ports.reach(addr).await {
+    let help = match context.ports.reach(addr, session.admission.standing()).await {
         Reach::Open => return,
         Reach::Shut => "see port_taken and port_not_opened in the log",
         Reach::NotForwarded => "add the port to [dist] ports, or have the node take one of them",

@@ -16,5 +16,5 @@ mod walk;
 pub use accept::{Post, Role, accept};
 pub use close::{CloseReason, Party};
 pub use context::{Context, Settings};
-pub use ports::Ports;
+pub use ports::{PortState, Ports};
 pub use question::{QuestionError, ask};

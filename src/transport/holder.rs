@@ -32,11 +32,16 @@ pub struct Owner {
     pub unit: Option<String>,
 }
 
-/// The sockets that keep `addr` from being bound; none when they went meanwhile.
+/// The sockets that keep `addr` from being bound; none when they went meanwhile. What is `known` already
+/// is not looked for again.
 #[must_use]
-pub fn of(addr: SocketAddr) -> Vec<Holder> {
+pub fn of(addr: SocketAddr, known: Vec<Holder>) -> Vec<Holder> {
     let sockets = listening().unwrap_or_default();
-    in_the_way(&sockets, addr).copied().map(Holder::look).collect()
+    let look = |socket: &Listening| {
+        let before = known.iter().find(|holder| holder.socket == *socket);
+        before.cloned().unwrap_or_else(|| Holder::look(*socket))
+    };
+    in_the_way(&sockets, addr).map(look).collect()
 }
 
 impl Holder {
@@ -151,7 +156,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         let listener = super::super::Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let holders = of(listener.local_addr());
+        let holders = of(listener.local_addr(), Vec::new());
         let [holder] = holders.as_slice() else { panic!("{holders:?}") };
         let owner = holder.process.as_ref().unwrap();
         assert_eq!(owner.pid, i32::try_from(std::process::id()).unwrap());
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_socket_whose_process_cannot_be_seen_comes_with_the_command_that_shows_it() {
-        let socket = Listening { addr: "0.0.0.0:4369".parse().unwrap(), uid: 104, inode: 0 };
+        let socket = Listening { addr: "0.0.0.0:4369".parse().unwrap(), uid: 104, inode: 0, only_v6: false };
         let mut holder =
             Holder { socket, user: Some("ejabberd".into()), process: None, suspects: Vec::new() };
         assert_eq!(

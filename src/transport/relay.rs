@@ -125,11 +125,12 @@ impl Relay {
             }
         };
         match ended {
-            Ended::By(_, How::Reset) => {
+            // Bytes may be lost, so that no end must take it for a close in good order.
+            Ended::By(_, How::Reset) | Ended::HalfClosedTooLong(_) => {
                 reset(&down);
                 reset(&up);
             }
-            Ended::By(_, How::Fin) | Ended::HalfClosedTooLong(_) | Ended::Stopped => {}
+            Ended::By(_, How::Fin) | Ended::Stopped => {}
         }
         Relayed { bytes_up: to_up.bytes.into_inner(), bytes_down: to_down.bytes.into_inner(), ended }
     }
@@ -216,12 +217,14 @@ impl Relay {
     /// Waits until `to` takes bytes again. `from` is not being read meanwhile, so that its reset must be
     /// listened for here; and where it has closed, nobody is left who could give up waiting.
     async fn wait_for_room(&self, from: End<'_>, to: End<'_>) -> Result<(), Broken> {
+        let mut had_closed = false;
         loop {
             tokio::select! {
                 ready = to.0.writable() => return ready.map_err(|_| Broken::Socket(to.1)),
                 _ = from.0.ready(Interest::ERROR) => return Err(Broken::Socket(from.1)),
                 () = tokio::time::sleep(self.half_close_timeout) => {
-                    if has_closed(from.0).await {
+                    // Seen twice, it has been so for the whole time between.
+                    if std::mem::replace(&mut had_closed, has_closed(from.0).await) {
                         return Err(Broken::Stuck(from.1));
                     }
                 }

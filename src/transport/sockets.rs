@@ -12,12 +12,14 @@ use std::net::{IpAddr, SocketAddr};
 /// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Listening {
-    /// Its address; an IPv6 wildcard may take IPv4 too, which the tables do not tell.
+    /// Its address.
     pub addr: SocketAddr,
     /// The user that made it.
     pub uid: u32,
     /// Its number, by which a process that holds it is found.
     pub inode: u64,
+    /// Whether an IPv6 wildcard leaves IPv4 alone (IPV6_V6ONLY). /proc does not tell, and says no.
+    pub only_v6: bool,
 }
 
 /// All listening TCP sockets of this network namespace.
@@ -37,8 +39,7 @@ impl Listening {
     pub fn covers(&self, ip: IpAddr) -> bool {
         match self.addr.ip() {
             IpAddr::V4(any) if any.is_unspecified() => ip.is_ipv4(),
-            // Dual-stack unless IPV6_V6ONLY, which is taken for the exception that it is.
-            IpAddr::V6(any) if any.is_unspecified() => true,
+            IpAddr::V6(any) if any.is_unspecified() => ip.is_ipv6() || !self.only_v6,
             held @ (IpAddr::V4(_) | IpAddr::V6(_)) => held.to_canonical() == ip,
         }
     }
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     fn socket(addr: &str) -> Listening {
-        Listening { addr: addr.parse().unwrap(), uid: 0, inode: 0 }
+        Listening { addr: addr.parse().unwrap(), uid: 0, inode: 0, only_v6: false }
     }
 
     #[test]
@@ -93,7 +94,9 @@ mod tests {
         let mut ports: Vec<u16> = ports_of(&sockets, &loopbacks).into_iter().collect();
         ports.sort_unstable();
         assert_eq!(ports, [9100, 9101, 9102, 9104]);
-        // A dual-stack wildcard takes IPv4 too.
+        // A dual-stack wildcard takes IPv4 too, another one does not.
+        let only_v6 = Listening { only_v6: true, ..socket("[::]:9106") };
+        assert!(!only_v6.covers("127.0.0.1".parse().unwrap()) && only_v6.covers("::1".parse().unwrap()));
         assert!(ports_of(&[socket("[::]:9105")], &["127.0.0.1".parse().unwrap()]).contains(&9105));
     }
 

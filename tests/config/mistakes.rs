@@ -137,6 +137,10 @@ fn wrong_types_are_named() {
 
 const MISTAKEN_ALLOW: &Mistakes = &[
     (
+        "[cluster]\nallow = [\"h2\"]\ndeny = [\"h9\", \"192.0.2.9\"]",
+        &["3:9 warning [cluster] deny: h9 is a host name: no peer is let in until it has been resolved"],
+    ),
+    (
         "[cluster]\nallow = [\"0.0.0.0/0\", \"::/0\"]",
         &[
             "2:10 warning [cluster] allow: 0.0.0.0/0 lets everybody in",

@@ -59,7 +59,10 @@ fn three_ejabberd_nodes_join_work_stop_and_come_back_through_their_guards() {
     assert!(status.success(), "{output}");
 
     // An operator stops one: its last step is `epmd -kill`, which ends the real epmd and not the guard.
+    let epmd: std::net::SocketAddr = "127.0.0.1:4369".parse().unwrap();
+    assert!(hosts[2].listeners().contains(&epmd));
     nodes[2].stop();
+    assert!(!hosts[2].listeners().contains(&epmd), "`epmd -kill` did not end epmd");
     guards[2].wait_closed(9100);
     lists(&nodes[0], &names[..2]);
     assert_eq!(guards[2].daemon().exit_status(), None, "the guard went with epmd");

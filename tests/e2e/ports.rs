@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{EVERYBODY, Guarded, require};
 use crate::support::erlang::{Epmd, EpmdListen, Node};
@@ -72,6 +72,49 @@ fn a_name_whose_port_is_not_forwarded_is_told_of() {
     let told =
         h1.guard.wait_event("port_not_reachable", &[("name", "elsewhere"), ("listener", "192.0.2.1:9200")]);
     assert!(field(&told, "help").contains("[dist] ports"), "{told}");
+}
+
+/// The promise is a second. The fastest of five rounds is held against it, so that a busy machine cannot
+/// break it but a slower look can.
+#[test]
+fn a_port_follows_its_listener_within_a_second() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let outside = SocketAddr::new(h1.host.v4().into(), PORT);
+    let (mut opened, mut closed) = (SOON, SOON);
+    for _ in 0..5 {
+        let behind = h1.host.listen(SocketAddr::from(([127, 0, 0, 1], PORT))).unwrap();
+        let begun = Instant::now();
+        eventually("the port opens", SOON, || h1.host.listeners().contains(&outside));
+        opened = opened.min(begun.elapsed());
+        drop(behind);
+        let begun = Instant::now();
+        eventually("the port closes", SOON, || !h1.host.listeners().contains(&outside));
+        closed = closed.min(begun.elapsed());
+    }
+    let second = Duration::from_secs(1);
+    assert!(opened < second && closed < second, "opened after {opened:?}, closed after {closed:?}");
+}
+
+#[test]
+fn an_address_that_is_listed_stays_for_peers_when_the_own_name_leads_there_too() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1", "h2"]);
+    let host = lab.host("h1");
+    let _epmd = Epmd::start(&host, EpmdListen::Loopback);
+    let guard = Guard::start(&lab, &host, &front(EVERYBODY));
+    let addr = SocketAddr::new(host.v4().into(), 4369);
+    guard.wait_event("port_opened", &[("listener", "192.0.2.1:4369"), ("audience", "peers")]);
+    // The own name moves from 127.0.1.1 to the address that peers use.
+    host.replace_hosts(|line| Some(line.replace("127.0.1.1", "192.0.2.1")));
+    guard.wait_event("port_closed", &[("listener", "127.0.1.1:4369")]);
+    assert_eq!(ask(&lab.host("h2").connect(addr).unwrap(), b"n"), b"\0\0\x11\x11");
+    assert!(!guard.events("port_closed").iter().any(|event| event["listener"] == "192.0.2.1:4369"));
 }
 
 #[test]
@@ -369,7 +412,7 @@ fn a_node_that_listens_on_the_ipv6_loopback_is_reached_from_both_families() {
 fn nothing_waits_for_a_full_segment() {
     let Some(wire) = wire() else { return };
     let (down, up) = wire.link();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     for (from, to) in [(&down, &up), (&up, &down)] {
         for _ in 0..1500 {
             // The second byte reaches the guard after the first was passed on, and finds it unacknowledged.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::common::{EVERYBODY, Guarded, require};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, Signal};
 use crate::support::erlang::{Epmd, EpmdListen, Node};
 use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, field, front};
@@ -106,4 +106,25 @@ fn a_second_guard_is_told_of_the_first() {
     let taken = second.wait_event("port_taken", &[("listener", "192.0.2.1:4369")]);
     assert!(field(&taken, "holder").contains("epmd-guard (pid "), "{taken}");
     assert!(field(&taken, "help").contains("another epmd-guard"), "{taken}");
+}
+
+#[test]
+fn an_epmd_that_hangs_for_a_while_is_asked_again_and_taken_over_from() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let host = lab.host("h1");
+    let epmd = Epmd::start(&host, EpmdListen::Everywhere);
+    let signal = |signal| {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(epmd.pid()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    };
+    signal(Signal::STOP);
+    let guard = Guard::launch(&lab, &host, &front(EVERYBODY));
+    let taken = guard.wait_event("port_taken", &[("role", "epmd")]);
+    assert!(field(&taken, "help").contains("it is asked again"), "{taken}");
+    signal(Signal::CONT);
+    guard.wait_event("took_over_from_idle_epmd", &[]);
+    guard.wait_open(4369);
 }

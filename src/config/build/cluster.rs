@@ -38,6 +38,7 @@ pub(super) fn build(
     );
     report_twice(&allow, problems);
     report_everybody(&allow, problems);
+    report_denied_names(&deny, problems);
     report_never_matching(&allow, &deny, problems);
     if allow.is_empty() && !broken {
         let span = written.allow.as_ref().map(toml::Spanned::span);
@@ -106,6 +107,19 @@ fn report_everybody(allow: &[Placed], problems: &mut Problems) {
         {
             let message = format!("{}: {net} lets everybody in", source(rule));
             problems.push(Problem::warning(span.clone(), message));
+        }
+    }
+}
+
+/// Until a name of `deny` is resolved nobody can be told from it, so that nobody is let in: whoever runs
+/// its zone, often the one who is denied, decides when that is.
+fn report_denied_names(deny: &[Placed], problems: &mut Problems) {
+    for (rule, span) in deny {
+        if let Target::Host(name) = &rule.target {
+            let message =
+                format!("{DENY}: {name} is a host name: no peer is let in until it has been resolved");
+            let help = "deny addresses and networks: a name's owner can change what it means, or keep it from resolving";
+            problems.push(Problem::warning(span.clone(), message).with_help(help));
         }
     }
 }

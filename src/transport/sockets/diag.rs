@@ -4,9 +4,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
@@ -59,8 +62,12 @@ fn receive(socket: &Socket, found: &mut Vec<Listening>) -> io::Result<bool> {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
         // Messages are padded to four bytes; none is empty, or this would not end.
         let length = usize::try_from(message.header.length).unwrap_or(usize::MAX).next_multiple_of(4).max(4);
-        if let NetlinkPayload::Done(_) = message.payload {
-            return Ok(true);
+        if message.header.flags & NLM_F_DUMP_INTR != 0 {
+            return Err(io::Error::other("the table changed while it was told"));
+        }
+        if let NetlinkPayload::Done(done) = message.payload {
+            // How a dump fails, for instance where the kernel cannot load tcp_diag.
+            return if done.code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-done.code)) };
         }
         if let NetlinkPayload::Error(error) = message.payload {
             return Err(error.to_io());
@@ -79,5 +86,6 @@ fn read(response: &InetResponse) -> Listening {
         addr: SocketAddr::new(id.source_address, id.source_port),
         uid: response.header.uid,
         inode: response.header.inode.into(),
+        only_v6: response.nlas.iter().any(|nla| matches!(nla, Nla::SkV6Only(true))),
     }
 }

@@ -49,7 +49,7 @@ fn parse(line: &str) -> Option<Listening> {
     let state = fields.nth(1)?;
     let uid = fields.nth(3)?.parse().ok()?;
     let inode = fields.nth(1)?.parse().ok()?;
-    (state == LISTEN).then_some(Listening { addr, uid, inode })
+    (state == LISTEN).then_some(Listening { addr, uid, inode, only_v6: false })
 }
 
 /// `0100007F:1111`: each 32-bit word of the address in the machine's own byte order.
@@ -83,7 +83,12 @@ mod tests {
         let v4 = "   0: 0100007F:1111 00000000:0000 0A 00000000:00000000 00:00000000 00000000   104        0 6157 1 0000 100 0 0 10 0";
         assert_eq!(
             parse(v4),
-            Some(Listening { addr: "127.0.0.1:4369".parse().unwrap(), uid: 104, inode: 6157 })
+            Some(Listening {
+                addr: "127.0.0.1:4369".parse().unwrap(),
+                uid: 104,
+                inode: 6157,
+                only_v6: false
+            })
         );
         let v6 = "   1: B80D0120000000000000000002000000:238C 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0000 100 0 0 10 0";
         assert_eq!(parse(v6).map(|s| s.addr), Some("[2001:db8::2]:9100".parse().unwrap()));
