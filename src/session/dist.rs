@@ -3,8 +3,8 @@
 use tokio::net::TcpStream;
 
 use super::close::{CloseReason, Outcome};
+use super::connection::Session;
 use super::context::Context;
-use super::walk::Session;
 
 /// Connects the peer to the port of the same number behind us and carries the bytes.
 pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Context) -> Outcome {

@@ -8,10 +8,10 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use super::close::{CloseReason, Outcome, Party};
+use super::connection::Session;
 use super::context::Context;
 use super::ports::Reach;
 use super::question::{QuestionError, ask};
-use super::walk::Session;
 use crate::policy::Permit;
 use crate::proto::epmd::{
     Alive2, Alive2Reply, DumpReply, MAX_REQUEST, Malformed, NamesReply, Opcode, PortReply, ReplyFault,

@@ -1,11 +1,14 @@
 //! One connection, from accept to its closing event.
 //!
 //! Read it top to bottom: [`accept()`] admits in the accept loop, before a byte is read;
-//! `walk` identifies, inspects, authorizes and relays; `close` says why it ended. What may be done
+//! `walk` identifies, inspects, authorizes and relays; `account` tells how it ended, for one of the
+//! reasons in `close`. What may be done
 //! is decided by `policy`; how bytes move is known to `transport`.
 
 mod accept;
+mod account;
 mod close;
+mod connection;
 mod context;
 mod dist;
 mod epmd;
@@ -13,8 +16,9 @@ mod ports;
 mod question;
 mod walk;
 
-pub use accept::{Post, Role, accept};
+pub use accept::{Post, accept};
 pub use close::{CloseReason, Party};
+pub use connection::Role;
 pub use context::{Context, Settings};
 pub use ports::{PortState, Ports};
 pub use question::{QuestionError, ask};

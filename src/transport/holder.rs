@@ -137,14 +137,18 @@ impl Owner {
     }
 }
 
-/// The last part of the cgroup's path that is a unit.
 fn unit_of(pid: i32) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = cgroups
-        .lines()
-        .find_map(|line| line.strip_prefix("0::").or_else(|| line.split(":name=systemd:").nth(1)))?;
-    let unit = path.rsplit('/').find(|part| part.ends_with(".service") || part.ends_with(".scope"))?;
-    Some(unit.to_owned())
+    unit_in(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// The last part of the cgroup's path that is a unit.
+fn unit_in(cgroups: &str) -> Option<String> {
+    let of_systemd = |line: &'_ str| {
+        line.strip_prefix("0::").or_else(|| line.split(":name=systemd:").nth(1)).map(str::to_owned)
+    };
+    let path = cgroups.lines().find_map(of_systemd)?;
+    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    path.rsplit('/').find(is_unit).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -164,6 +168,15 @@ mod tests {
         assert!(!shown.contains("ss -ltnp"), "{shown}");
         assert!(shown.contains(&format!("pid {}", owner.pid)), "{shown}");
         assert!(holder.is_likely(&owner.name));
+    }
+
+    #[test]
+    fn the_unit_is_read_from_both_kinds_of_cgroups() {
+        let unified = "0::/system.slice/ejabberd.service/vm\n";
+        assert_eq!(unit_in(unified).as_deref(), Some("ejabberd.service"));
+        let legacy = "4:memory:/x\n1:name=systemd:/system.slice/epmd.service\n0::/\n";
+        assert_eq!(unit_in(legacy).as_deref(), Some("epmd.service"));
+        assert_eq!(unit_in("0::/\n"), None);
     }
 
     #[test]
