@@ -19,6 +19,7 @@ mod cluster;
 mod common;
 mod epmd;
 mod limits;
+mod log;
 mod nodes;
 mod ports;
 mod single_port;
