@@ -79,8 +79,7 @@ impl Guard {
         guard
     }
 
-    /// Ends when a part of the guard has died, which nothing but a fault of ours can do: whoever runs the
-    /// guard had better start it again.
+    /// Ends when a part of the guard has died, which nothing but a fault of ours can do.
     pub async fn died(&mut self) {
         while let Some(ended) = self.helpers.join_next().await {
             if let Err(error) = ended {
@@ -90,6 +89,18 @@ impl Guard {
         }
         // All have ended well, which they do only when they are told to.
         std::future::pending().await
+    }
+
+    /// Takes nothing new and waits until the last link has ended by itself: a fault of ours is no reason to
+    /// cut a cluster. Whoever runs the guard starts it again after that, or sooner if new links matter more.
+    pub async fn outlive_its_links(&mut self) {
+        let help =
+            "nothing new is let in; the guard ends with its last link, or restart it now, which cuts them";
+        tracing::error!(connections = self.context.connections(), help, "guard_crippled");
+        self.stop.cancel();
+        self.helpers.shutdown().await;
+        self.context.sessions.close();
+        self.context.sessions.wait().await;
     }
 
     /// Closes the ports, ends the links and waits for what is under way, 2 s at most.
@@ -172,6 +183,23 @@ async fn tell_of_quiet_refusals(context: Arc<Context>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_fault_of_a_part_takes_nothing_new_and_cuts_no_link() {
+        let text = "[epmd]\nlisten = []\n[dist]\nports = 1";
+        let config = crate::config::from_text("test", text, &Default::default());
+        let mut guard = Guard::start(config.unwrap().config).await;
+        // Stands for a link that a peer has.
+        let (closes, link) = oneshot::channel::<()>();
+        guard.context.sessions.spawn(async move { link.await.unwrap_or_default() });
+        guard.helpers.spawn(async { panic!("a fault") });
+        guard.died().await;
+        let mut outlived = std::pin::pin!(guard.outlive_its_links());
+        let soon = tokio::time::timeout(Duration::from_millis(200), &mut outlived).await;
+        assert!(soon.is_err(), "it did not wait for the link");
+        closes.send(()).unwrap();
+        outlived.await;
+    }
 
     fn limits(connections: Option<u32>) -> Limits {
         Limits {

@@ -48,7 +48,10 @@ async fn serve(config: Config) -> ExitCode {
     let mut guard = Guard::start(config).await;
     let (cause, code) = tokio::select! {
         cause = signals.next() => (cause, ExitCode::SUCCESS),
-        () = guard.died() => ("fault", ExitCode::FAILURE),
+        () = guard.died() => tokio::select! {
+            cause = signals.next() => (cause, ExitCode::FAILURE),
+            () = guard.outlive_its_links() => ("fault", ExitCode::FAILURE),
+        },
     };
     tokio::select! {
         () = guard.stop(cause) => code,

@@ -14,8 +14,8 @@ use super::ports::Reach;
 use super::question::{QuestionError, ask};
 use crate::policy::Permit;
 use crate::proto::epmd::{
-    Alive2, Alive2Reply, DumpReply, MAX_REQUEST, Malformed, NamesReply, Opcode, PortReply, ReplyFault,
-    Request, StopReply, frame, opcode,
+    Alive2, Alive2Reply, AliveName, DumpReply, MAX_REQUEST, Malformed, NamesReply, Opcode, PortReply,
+    ReplyFault, Request, StopReply, frame, opcode,
 };
 use crate::telemetry::describe;
 use crate::transport::{Upstream, answer_and_close};
@@ -134,8 +134,10 @@ async fn answer(
         };
         Outcome::from(reason).detail(fault.to_string())
     })?;
-    if let Ok(PortReply::Found { port, name, .. }) = PortReply::decode(&bytes) {
-        wait_for_port(port, &name.to_string(), (session, context)).await;
+    if let Request::PortPlease2(name) = request
+        && let Ok(PortReply::Found { port, .. }) = PortReply::decode(&received)
+    {
+        wait_for_port(port, *name, (session, context)).await;
     }
     let moved = (length(&sent), length(&bytes));
     match answer_and_close(stream, &bytes, timeout).await {
@@ -146,7 +148,7 @@ async fn answer(
 
 /// No answer that names a port leaves before the port is open; where it cannot be opened the answer goes
 /// all the same, since a node on every address can be reached without us.
-async fn wait_for_port(port: u16, name: &str, (session, context): (&Session, &Context)) {
+async fn wait_for_port(port: u16, name: AliveName<'_>, (session, context): (&Session, &Context)) {
     let addr = SocketAddr::new(session.arrival.local.ip(), port);
     let help = match context.ports.reach(addr, session.admission.standing()).await {
         Reach::Open => return,
@@ -154,7 +156,7 @@ async fn wait_for_port(port: u16, name: &str, (session, context): (&Session, &Co
         Reach::NotForwarded => "add the port to [dist] ports, or have the node take one of them",
     };
     if context.reminders.is_due("port_not_reachable", port, Instant::now()) {
-        tracing::warn!(name, listener = %addr, help, "port_not_reachable");
+        tracing::warn!(name = name.to_string(), listener = %addr, help, "port_not_reachable");
     }
 }
 
@@ -237,7 +239,8 @@ async fn exchange_alive(upstream: &mut TcpStream, sent: &[u8]) -> Result<Alive2R
             Ok(None) => {}
             Err(wrong) => return Err(fault(wrong.to_string())),
         }
-        // At most one byte too few: an answer has 6 bytes at most and each is decoded as it comes.
+        // Byte by byte, so that nothing behind the answer is taken: whatever comes there is the end of the
+        // registration.
         let mut byte = [0; 1];
         match upstream.read(&mut byte).await {
             Ok(0) if received.is_empty() => return Err(CloseReason::BackendRefused.into()),
