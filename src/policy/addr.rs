@@ -26,6 +26,12 @@ macro_rules! folded {
                 self.0.ip()
             }
 
+            /// Both.
+            #[must_use]
+            pub fn socket(&self) -> SocketAddr {
+                self.0
+            }
+
             /// The port.
             #[must_use]
             pub fn port(&self) -> u16 {

@@ -4,8 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::dist::DistRules;
 use super::limits::Full;
-use super::network::{HostAnswers, List, NetworkRules, Rule, RuleId};
+use super::network::{HostAnswers, List, NetworkRules, PeerId, Rule, RuleId, Target};
 use super::{LocalAddr, PeerAddr};
 use crate::proto::epmd::{Opcode, Request};
 
@@ -25,6 +26,15 @@ pub enum Audience {
     ItselfOnly,
     /// Peers too.
     Peers,
+}
+
+/// Whether anything new is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    /// Yes.
+    Open,
+    /// Nothing new of peers; this host itself goes on as always, so that nobody starts an epmd in our place.
+    Draining,
 }
 
 /// What a connection is to us.
@@ -49,12 +59,16 @@ pub enum Denial {
     DenyUnresolved,
     /// The listener is for this host alone.
     NotForPeers,
+    /// The guard drains: nothing new of peers is taken.
+    Draining,
     /// Too many connections.
     Full(Full),
     /// Only this host may ask that of epmd.
     LocalOnly(Opcode),
     /// Nobody may ask that of epmd.
     UnknownOpcode(u8),
+    /// `[dist] ports` does not offer the port of this number.
+    PortNotOffered(u16),
 }
 
 impl Denial {
@@ -66,11 +80,13 @@ impl Denial {
             Self::Denied(_) => "denied",
             Self::DenyUnresolved => "deny_unresolved",
             Self::NotForPeers => "not_for_peers",
+            Self::Draining => "draining",
             Self::Full(Full::Total) => "too_many_connections",
             Self::Full(Full::Address) => "too_many_from_address",
             Self::Full(Full::Subnet) => "too_many_from_subnet",
             Self::LocalOnly(_) => "local_only",
             Self::UnknownOpcode(_) => "unknown_opcode",
+            Self::PortNotOffered(_) => "port_not_offered",
         }
     }
 
@@ -78,10 +94,13 @@ impl Denial {
     #[must_use]
     pub fn stage(self) -> &'static str {
         match self {
-            Self::NotAllowed | Self::Denied(_) | Self::DenyUnresolved | Self::NotForPeers | Self::Full(_) => {
-                "admit"
-            }
-            Self::LocalOnly(_) | Self::UnknownOpcode(_) => "authorize",
+            Self::NotAllowed
+            | Self::Denied(_)
+            | Self::DenyUnresolved
+            | Self::NotForPeers
+            | Self::Draining
+            | Self::Full(_) => "admit",
+            Self::LocalOnly(_) | Self::UnknownOpcode(_) | Self::PortNotOffered(_) => "authorize",
         }
     }
 }
@@ -165,23 +184,44 @@ impl Errand {
 pub struct Policy {
     network: Arc<NetworkRules>,
     answers: Arc<HostAnswers>,
+    dist: Arc<DistRules>,
+    intake: Intake,
 }
 
 impl Policy {
     /// The rules, with no host name resolved yet.
     #[must_use]
-    pub fn new(network: NetworkRules) -> Self {
+    pub fn new(network: impl Into<Arc<NetworkRules>>, dist: DistRules) -> Self {
+        let network = network.into();
         let mut answers = HostAnswers::default();
         if network.host_names().any(|(_, list, _)| list == List::Deny) {
             answers.expect_more_of_deny();
         }
-        Self { network: Arc::new(network), answers: Arc::new(answers) }
+        Self { network, answers: Arc::new(answers), dist: Arc::new(dist), intake: Intake::Open }
     }
 
     /// The same rules with other answers of the resolver.
     #[must_use]
     pub fn with_answers(&self, answers: HostAnswers) -> Self {
-        Self { network: Arc::clone(&self.network), answers: Arc::new(answers) }
+        Self { answers: Arc::new(answers), ..self.clone() }
+    }
+
+    /// The same rules, taking new connections of peers or not.
+    #[must_use]
+    pub fn with_intake(&self, intake: Intake) -> Self {
+        Self { intake, ..self.clone() }
+    }
+
+    /// Whether new connections of peers are taken.
+    #[must_use]
+    pub fn intake(&self) -> Intake {
+        self.intake
+    }
+
+    /// Which distribution ports may be open.
+    #[must_use]
+    pub fn dist(&self) -> &DistRules {
+        &self.dist
     }
 
     /// The rules by address.
@@ -216,6 +256,9 @@ impl Policy {
         if audience == Audience::ItselfOnly {
             return Err(Denial::NotForPeers);
         }
+        if self.intake == Intake::Draining {
+            return Err(Denial::Draining);
+        }
         if let Some(rule) = self.find(List::Deny, ip) {
             return Err(Denial::Denied(rule));
         }
@@ -223,12 +266,59 @@ impl Policy {
             return Err(Denial::DenyUnresolved);
         }
         let rule = self.find(List::Allow, ip).ok_or(Denial::NotAllowed)?;
-        let standing = if self.rule(rule).is_some_and(Rule::names_a_host) {
+        Ok(Admission { peer, standing: self.standing_by(rule) })
+    }
+
+    /// Does an established link stay? This host's own always do. A peer's does as long as `admit` and
+    /// `authorize_link` would not refuse its address and its ports for what the rules say. It also stays where
+    /// the host name by which `before` let it in is still a rule: what a resolver says today of a name of
+    /// `allow` is no reason to cut. What it says of a name of `deny` is one.
+    ///
+    /// # Errors
+    /// A rule keeps it out now, none lets it in any more, or its port is not offered any more.
+    pub fn keeps(
+        &self,
+        admission: &Admission,
+        (outside, inside): (u16, u16),
+        before: &Self,
+    ) -> Result<Admission, Denial> {
+        let peer = admission.peer;
+        let rule = match admission.standing {
+            Standing::Itself => return Ok(*admission),
+            Standing::NamedPeer(rule) | Standing::NetworkPeer(rule) => rule,
+        };
+        if let Some(rule) = self.find(List::Deny, peer.ip()) {
+            return Err(Denial::Denied(rule));
+        }
+        let by = self.find(List::Allow, peer.ip()).or_else(|| self.same_host_name(before.rule(rule)?));
+        let standing = self.standing_by(by.ok_or(Denial::NotAllowed)?);
+        if !self.dist.ports.may_lead(outside, inside) {
+            return Err(Denial::PortNotOffered(outside));
+        }
+        Ok(Admission { peer, standing })
+    }
+
+    fn same_host_name(&self, old: &Rule) -> Option<RuleId> {
+        let Target::Host(name) = &old.target else { return None };
+        let mut same = self.network.host_names().filter(|(_, list, host)| *list == old.list && *host == name);
+        same.next().map(|(rule, _, _)| rule)
+    }
+
+    fn standing_by(&self, rule: RuleId) -> Standing {
+        if self.rule(rule).is_some_and(Rule::names_a_host) {
             Standing::NamedPeer(rule)
         } else {
             Standing::NetworkPeer(rule)
-        };
-        Ok(Admission { peer, standing })
+        }
+    }
+
+    /// The `[[peer]]` that a connection is of. The admission must be this policy's.
+    #[must_use]
+    pub fn peer_of(&self, admission: &Admission) -> Option<PeerId> {
+        match admission.standing {
+            Standing::Itself => None,
+            Standing::NamedPeer(rule) | Standing::NetworkPeer(rule) => self.rule(rule)?.peer,
+        }
     }
 
     /// Would this address be let in as a peer?
@@ -237,9 +327,20 @@ impl Policy {
         self.find(List::Deny, ip).is_none() && self.find(List::Allow, ip).is_some()
     }
 
-    /// Where a rule covers an address in both ways, the one for the address itself is named.
-    fn find(&self, list: List, ip: IpAddr) -> Option<RuleId> {
-        self.answers.find(list, ip).or_else(|| self.network.find(list, ip))
+    /// The rule that keeps an address out, if one does.
+    #[must_use]
+    pub fn denying_rule(&self, ip: IpAddr) -> Option<&Rule> {
+        self.rule(self.find(List::Deny, ip)?)
+    }
+
+    /// The rule of a list that covers an address. Where more than one does, that of a `[[peer]]` is named, and
+    /// otherwise the one of its host name.
+    #[must_use]
+    pub fn find(&self, list: List, ip: IpAddr) -> Option<RuleId> {
+        let by_name = self.answers.find(list, ip);
+        let by_address = self.network.find(list, ip);
+        let is_peer = |id: &RuleId| self.rule(*id).is_some_and(|rule| rule.peer.is_some());
+        by_name.filter(is_peer).or(by_address.filter(is_peer)).or(by_name).or(by_address)
     }
 
     /// May it ask this of epmd? Decided when the opcode is known, before its request is whole.
@@ -269,12 +370,20 @@ impl Policy {
         Ok(Permit { destination: Destination::Epmd })
     }
 
-    /// May this connection reach the distribution port that it dialled?
+    /// May this connection reach the node's port `inside` through the one of ours that it dialled?
     ///
     /// # Errors
-    /// None yet: whoever is admitted may.
-    pub fn authorize_link(&self, _admission: &Admission, port: u16) -> Result<Permit, Denial> {
-        Ok(Permit { destination: Destination::Dist(port) })
+    /// The port is not offered.
+    pub fn authorize_link(
+        &self,
+        _admission: &Admission,
+        outside: u16,
+        inside: u16,
+    ) -> Result<Permit, Denial> {
+        if !self.dist.ports.may_lead(outside, inside) {
+            return Err(Denial::PortNotOffered(outside));
+        }
+        Ok(Permit { destination: Destination::Dist(inside) })
     }
 
     /// The leave for an errand of our own to the epmd at this address.
@@ -291,16 +400,22 @@ fn is_self(arrival: &Arrival) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dist::PortRule;
     use super::super::network::RuleBook;
     use super::*;
     use crate::proto::epmd::AliveName;
 
     fn policy(allow: &[&str], deny: &[&str]) -> Policy {
-        let rule =
-            |list| move |(line, text): (u32, &&str)| Rule { list, target: text.parse().unwrap(), line };
+        let rule = |list| {
+            move |(line, text): (u32, &&str)| Rule { list, target: text.parse().unwrap(), line, peer: None }
+        };
         let mut rules: Vec<Rule> = (1..).zip(allow).map(rule(List::Allow)).collect();
         rules.extend((100..).zip(deny).map(rule(List::Deny)));
-        Policy::new(NetworkRules::new(RuleBook::new(rules)))
+        Policy::new(NetworkRules::new(RuleBook::new(rules)), listed("9100-9105"))
+    }
+
+    fn listed(ports: &str) -> DistRules {
+        DistRules { ports: PortRule::Listed(ports.parse().unwrap()), names: Default::default() }
     }
 
     fn arrival(peer: &str, local: &str) -> Arrival {
@@ -428,7 +543,66 @@ mod tests {
         let admission = admit(&policy, "192.0.2.2").unwrap();
         let request = Request::PortPlease2(AliveName::new(b"a").unwrap());
         assert_eq!(policy.authorize_request(&admission, &request).unwrap().destination(), Destination::Epmd);
-        assert_eq!(policy.authorize_link(&admission, 9100).unwrap().destination(), Destination::Dist(9100));
+        let link = policy.authorize_link(&admission, 9100, 9100).unwrap();
+        assert_eq!(link.destination(), Destination::Dist(9100));
+        for (outside, inside) in [(9200, 9200), (9100, 5432)] {
+            let refused = policy.authorize_link(&admission, outside, inside);
+            assert_eq!(refused, Err(Denial::PortNotOffered(outside)));
+        }
+    }
+
+    #[test]
+    fn a_guard_that_drains_takes_nothing_new_but_self() {
+        let policy = policy(&["192.0.2.2"], &[]).with_intake(Intake::Draining);
+        assert_eq!(admit(&policy, "192.0.2.2"), Err(Denial::Draining));
+        assert!(policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Audience::Peers).is_ok());
+        assert!(policy.admit(&arrival("192.0.2.1", "192.0.2.1"), Audience::ItselfOnly).is_ok());
+    }
+
+    #[test]
+    fn a_link_stays_as_long_as_a_rule_lets_it_in_and_none_keeps_it_out() {
+        let before = policy(&["192.0.2.0/24"], &[]);
+        let link = admit(&before, "192.0.2.2").unwrap();
+        let keeps = |after: &Policy| after.keeps(&link, (9100, 9100), &before);
+        let named = keeps(&policy(&["192.0.2.2"], &[])).unwrap();
+        assert!(matches!(named.standing(), Standing::NamedPeer(_)));
+        assert!(keeps(&policy(&["0.0.0.0/0"], &["192.0.2.3"]).with_intake(Intake::Draining)).is_ok());
+        assert_eq!(keeps(&policy(&["192.0.2.3"], &[])), Err(Denial::NotAllowed));
+        assert!(matches!(keeps(&policy(&["192.0.2.0/24"], &["192.0.2.2"])), Err(Denial::Denied(_))));
+        assert_eq!(before.keeps(&link, (9200, 9200), &before), Err(Denial::PortNotOffered(9200)));
+        let itself = before.admit(&arrival("127.0.0.1", "127.0.1.1"), Audience::Peers).unwrap();
+        assert_eq!(policy(&[], &["0.0.0.0/0"]).keeps(&itself, (1, 1), &before), Ok(itself));
+    }
+
+    #[test]
+    fn a_link_by_host_name_stays_while_the_name_is_a_rule_whatever_the_name_means_now() {
+        let rules = policy(&["h2.test"], &[]);
+        let mut answers = HostAnswers::default();
+        answers.insert(
+            List::Allow,
+            rules.network().host_names().next().unwrap().0,
+            "192.0.2.2".parse().unwrap(),
+        );
+        let before = rules.with_answers(answers);
+        let link = admit(&before, "192.0.2.2").unwrap();
+        assert!(policy(&["h1.test", "h2.test"], &[]).keeps(&link, (9100, 9100), &before).is_ok());
+        assert_eq!(policy(&["h1.test"], &[]).keeps(&link, (9100, 9100), &before), Err(Denial::NotAllowed));
+        assert!(matches!(
+            policy(&["h2.test"], &["192.0.2.2"]).keeps(&link, (9100, 9100), &before),
+            Err(Denial::Denied(_))
+        ));
+    }
+
+    #[test]
+    fn a_peer_is_known_by_its_name_even_where_another_rule_is_closer() {
+        let rule =
+            |target: &str, peer| Rule { list: List::Allow, target: target.parse().unwrap(), line: 1, peer };
+        let rules = vec![rule("192.0.2.2", None), rule("192.0.2.0/25", Some(PeerId(3)))];
+        let policy = Policy::new(NetworkRules::new(RuleBook::new(rules)), listed("1"));
+        let link = admit(&policy, "192.0.2.2").unwrap();
+        assert!(matches!(link.standing(), Standing::NamedPeer(_)));
+        assert_eq!(policy.peer_of(&link), Some(PeerId(3)));
+        assert_eq!(admit(&policy, "192.0.2.200"), Err(Denial::NotAllowed));
     }
 
     #[test]
@@ -439,11 +613,13 @@ mod tests {
             Denial::Denied(rule),
             Denial::DenyUnresolved,
             Denial::NotForPeers,
+            Denial::Draining,
             Denial::Full(Full::Total),
             Denial::Full(Full::Address),
             Denial::Full(Full::Subnet),
             Denial::LocalOnly(Opcode::Kill),
             Denial::UnknownOpcode(1),
+            Denial::PortNotOffered(1),
         ];
         let labels: std::collections::HashSet<_> = all.iter().map(|d| d.label()).collect();
         assert_eq!(labels.len(), all.len());

@@ -31,6 +31,19 @@ pub enum Full {
     Subnet,
 }
 
+/// What is left for one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// The caps.
+    pub caps: Caps,
+    /// Connections of everybody.
+    pub in_use: u32,
+    /// Connections of the address.
+    pub of_address: u32,
+    /// Connections of its /64.
+    pub of_subnet: u32,
+}
+
 /// Who holds how many connections. Its size is bounded by the total: an address without a
 /// connection is not in it.
 #[derive(Debug)]
@@ -48,32 +61,38 @@ impl SlotTable {
         Self { caps, total: 0, addresses: HashMap::new(), subnets: HashMap::new() }
     }
 
+    /// Other caps from now on. Connections above them stay.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
+    }
+
+    /// Addresses and /64s that hold a connection.
+    #[must_use]
+    pub fn sources(&self) -> (usize, usize) {
+        (self.addresses.len(), self.subnets.len())
+    }
+
+    /// What is left for an address.
+    #[must_use]
+    pub fn room_of(&self, ip: IpAddr) -> Room {
+        let of_subnet = subnet(ip).and_then(|key| self.subnets.get(&key));
+        Room {
+            caps: self.caps,
+            in_use: self.total,
+            of_address: self.addresses.get(&ip).copied().unwrap_or(0),
+            of_subnet: of_subnet.copied().unwrap_or(0),
+        }
+    }
+
     /// Takes a slot for a connection of `ip`, to be given back when it has ended.
     ///
     /// # Errors
     /// The cap that is reached; nothing was taken.
     pub fn take(&mut self, standing: Standing, ip: IpAddr) -> Result<(), Full> {
-        let Caps { total, reserve, per_address, per_subnet } = self.caps;
-        let open = match standing {
-            Standing::Itself => total,
-            Standing::NamedPeer(_) => total.saturating_sub(reserve / 2),
-            Standing::NetworkPeer(_) => total.saturating_sub(reserve),
-        };
-        if self.total >= open {
-            return Err(Full::Total);
-        }
+        self.room_of(ip).is_enough_for(standing)?;
         if standing != Standing::Itself {
-            let subnet = subnet(ip);
-            let of_subnet = subnet.and_then(|key| self.subnets.get(&key)).copied().unwrap_or(0);
-            if of_subnet >= per_subnet {
-                return Err(Full::Subnet);
-            }
-            let of_address = self.addresses.get(&ip).copied().unwrap_or(0);
-            if of_address >= per_address {
-                return Err(Full::Address);
-            }
             *self.addresses.entry(ip).or_default() += 1;
-            if let Some(key) = subnet {
+            if let Some(key) = subnet(ip) {
                 *self.subnets.entry(key).or_default() += 1;
             }
         }
@@ -96,6 +115,34 @@ impl SlotTable {
     #[must_use]
     pub fn in_use(&self) -> u32 {
         self.total
+    }
+}
+
+impl Room {
+    /// Whether one more connection would have a slot.
+    ///
+    /// # Errors
+    /// The cap that is reached.
+    pub fn is_enough_for(self, standing: Standing) -> Result<(), Full> {
+        let Self { caps: Caps { total, reserve, per_address, per_subnet }, in_use, of_address, of_subnet } =
+            self;
+        let open = match standing {
+            Standing::Itself => total,
+            Standing::NamedPeer(_) => total.saturating_sub(reserve / 2),
+            Standing::NetworkPeer(_) => total.saturating_sub(reserve),
+        };
+        if in_use >= open {
+            return Err(Full::Total);
+        }
+        if standing != Standing::Itself {
+            if of_subnet >= per_subnet {
+                return Err(Full::Subnet);
+            }
+            if of_address >= per_address {
+                return Err(Full::Address);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -135,6 +182,7 @@ mod tests {
             list: super::super::network::List::Allow,
             target: "h1".parse().unwrap(),
             line: 1,
+            peer: None,
         }])
         .iter()
         .map(|(id, _)| id)

@@ -5,14 +5,23 @@
 
 mod addr;
 mod decide;
+mod dist;
 mod limits;
+mod names;
 mod network;
+mod ports;
 mod prefix;
 
 pub use addr::{LocalAddr, PeerAddr};
-pub use decide::{Admission, Arrival, Audience, Denial, Destination, Errand, Permit, Policy, Standing};
-pub use limits::{Caps, Full, SlotTable};
-pub use network::{
-    HostAnswers, HostName, HostNameFault, List, NetworkRules, Rule, RuleBook, RuleId, Target, TargetFault,
+pub use decide::{
+    Admission, Arrival, Audience, Denial, Destination, Errand, Intake, Permit, Policy, Standing,
 };
+pub use dist::{DistRules, PortRule, Withheld};
+pub use limits::{Caps, Full, Room, SlotTable};
+pub use names::{NamePatterns, NameVerdict, Pattern, PatternFault};
+pub use network::{
+    HostAnswers, HostName, HostNameFault, List, NetworkRules, PeerId, Rule, RuleBook, RuleId, Target,
+    TargetFault,
+};
+pub use ports::{PortSet, PortSetFault};
 pub use prefix::{PrefixTable, canonical};

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::prefix::{PrefixTable, canonical};
 
 /// Whether a rule lets in or keeps out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum List {
     /// `[cluster] allow`
     Allow,
@@ -18,7 +18,7 @@ pub enum List {
 }
 
 /// What a rule is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// A network, or one address as its longest prefix; mapped IPv4 folded, no host bits.
     Net(IpNet),
@@ -145,30 +145,42 @@ pub struct Rule {
     pub target: Target,
     /// The line of the configuration file; 0 for one from the command line.
     pub line: u32,
+    /// The `[[peer]]` whose address it is, if it is one's.
+    pub peer: Option<PeerId>,
 }
 
+/// A `[[peer]]`, by its place in the file, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u16);
+
 impl Rule {
-    /// Whether it means a host, by address or name, and not a network.
+    /// What it says, for those who tell elsewhere where it stands.
+    #[must_use]
+    pub fn without_line(&self) -> String {
+        let list = match (self.list, self.peer) {
+            (List::Allow, None) => "allow",
+            (List::Allow, Some(_)) => "[[peer]] addresses",
+            (List::Deny, _) => "deny",
+        };
+        let mark = if self.line == 0 { "--" } else { "" };
+        format!("{mark}{list} {}", self.target)
+    }
+
+    /// Whether it means a host, by address, by name or as a `[[peer]]`, and not just a network.
     #[must_use]
     pub fn names_a_host(&self) -> bool {
-        match &self.target {
-            Target::Net(net) => net.prefix_len() == net.max_prefix_len(),
-            Target::Host(_) => true,
-        }
+        self.peer.is_some()
+            || match &self.target {
+                Target::Net(net) => net.prefix_len() == net.max_prefix_len(),
+                Target::Host(_) => true,
+            }
     }
 }
 
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = match self.list {
-            List::Allow => "allow",
-            List::Deny => "deny",
-        };
-        if self.line == 0 {
-            write!(f, "--{list} {}", self.target)
-        } else {
-            write!(f, "{list} {} (line {})", self.target, self.line)
-        }
+        f.write_str(&self.without_line())?;
+        if self.line == 0 { Ok(()) } else { write!(f, " (line {})", self.line) }
     }
 }
 
@@ -178,24 +190,52 @@ pub struct RuleId(u32);
 
 /// The rules in the order of the file.
 #[derive(Debug, Clone, Default)]
-pub struct RuleBook(Vec<Rule>);
+pub struct RuleBook {
+    rules: Vec<Rule>,
+    /// There may be a million rules and a thousand peers: nobody goes through all for each.
+    of_peers: HashMap<PeerId, Vec<RuleId>>,
+}
 
 impl RuleBook {
     /// Takes the rules.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self(rules)
+        let mut of_peers: HashMap<PeerId, Vec<RuleId>> = HashMap::new();
+        for (id, rule) in (0..).map(RuleId).zip(&rules) {
+            if let Some(peer) = rule.peer {
+                of_peers.entry(peer).or_default().push(id);
+            }
+        }
+        Self { rules, of_peers }
     }
 
     /// The rule of an id that was given by a table made from this book.
     #[must_use]
     pub fn get(&self, id: RuleId) -> Option<&Rule> {
-        self.0.get(usize::try_from(id.0).ok()?)
+        self.rules.get(usize::try_from(id.0).ok()?)
     }
 
     /// The rules with their ids.
     pub fn iter(&self) -> impl Iterator<Item = (RuleId, &Rule)> {
-        (0..).map(RuleId).zip(&self.0)
+        (0..).map(RuleId).zip(&self.rules)
+    }
+
+    /// The rules of a `[[peer]]` with their ids.
+    pub fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = (RuleId, &Rule)> {
+        let ids = self.of_peers.get(&peer).map(Vec::as_slice).unwrap_or_default();
+        ids.iter().filter_map(|id| Some((*id, self.get(*id)?)))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
     }
 }
 
@@ -203,21 +243,32 @@ impl RuleBook {
 #[derive(Debug, Clone)]
 pub struct NetworkRules {
     book: RuleBook,
+    /// The addresses of `[[peer]]`s: who is one is known by its name, even where a rule of `allow` is closer.
+    peers: PrefixTable,
     allow: PrefixTable,
     deny: PrefixTable,
+    /// The rules with host names, which are few among many.
+    hosts: Vec<RuleId>,
 }
 
 impl NetworkRules {
     /// Builds the tables.
     #[must_use]
     pub fn new(book: RuleBook) -> Self {
-        let table = |list: List| {
+        let table = |belongs: fn(&Rule) -> bool| {
             PrefixTable::new(book.iter().filter_map(|(id, rule)| match &rule.target {
-                Target::Net(net) if rule.list == list => Some((*net, id.0)),
+                Target::Net(net) if belongs(rule) => Some((*net, id.0)),
                 Target::Net(_) | Target::Host(_) => None,
             }))
         };
-        Self { allow: table(List::Allow), deny: table(List::Deny), book }
+        let hosts = book.iter().filter(|(_, rule)| matches!(rule.target, Target::Host(_)));
+        Self {
+            hosts: hosts.map(|(id, _)| id).collect(),
+            peers: table(|rule| rule.list == List::Allow && rule.peer.is_some()),
+            allow: table(|rule| rule.list == List::Allow && rule.peer.is_none()),
+            deny: table(|rule| rule.list == List::Deny),
+            book,
+        }
     }
 
     /// The rules themselves.
@@ -228,17 +279,17 @@ impl NetworkRules {
 
     /// The host names whose addresses the rules need.
     pub fn host_names(&self) -> impl Iterator<Item = (RuleId, List, &HostName)> {
-        self.book.iter().filter_map(|(id, rule)| match &rule.target {
-            Target::Host(name) => Some((id, rule.list, name)),
-            Target::Net(_) => None,
+        self.hosts.iter().filter_map(|id| match self.book.get(*id) {
+            Some(Rule { list, target: Target::Host(name), .. }) => Some((*id, *list, name)),
+            Some(_) | None => None,
         })
     }
 
-    /// The rule of `list` that covers `ip` most closely.
+    /// The rule of `list` that covers `ip` most closely; of `allow`, one of a `[[peer]]` if there is one.
     #[must_use]
     pub fn find(&self, list: List, ip: IpAddr) -> Option<RuleId> {
         match list {
-            List::Allow => self.allow.lookup(ip),
+            List::Allow => self.peers.lookup(ip).or_else(|| self.allow.lookup(ip)),
             List::Deny => self.deny.lookup(ip),
         }
         .map(RuleId)
@@ -377,9 +428,12 @@ mod tests {
 
     #[test]
     fn a_rule_says_where_it_stands() {
-        let rule = Rule { list: List::Deny, target: target("192.0.2.0/24").unwrap(), line: 7 };
+        let rule = Rule { list: List::Deny, target: target("192.0.2.0/24").unwrap(), line: 7, peer: None };
         assert_eq!(rule.to_string(), "deny 192.0.2.0/24 (line 7)");
-        let rule = Rule { list: List::Allow, target: target("h2").unwrap(), line: 0 };
+        let rule = Rule { list: List::Allow, target: target("h2").unwrap(), line: 0, peer: None };
         assert_eq!(rule.to_string(), "--allow h2");
+        let target = target("192.0.2.2").unwrap();
+        let rule = Rule { list: List::Allow, target, line: 7, peer: Some(PeerId(0)) };
+        assert_eq!(rule.to_string(), "[[peer]] addresses 192.0.2.2 (line 7)");
     }
 }

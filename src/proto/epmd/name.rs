@@ -50,6 +50,12 @@ impl<'a> AliveName<'a> {
         Ok(Self(text))
     }
 
+    /// The name as it is, to be kept and compared; what is shown is its `Display`.
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+
     /// The name's bytes, as they stand on the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {

@@ -153,6 +153,17 @@ impl<'a> PortReply<'a> {
         })
     }
 
+    /// The same answer with another port, if it has one.
+    #[must_use]
+    pub fn with_port(self, other: impl FnOnce(u16) -> u16) -> Self {
+        match self {
+            Self::NotFound { .. } => self,
+            Self::Found { port, node_type, protocol, highest, lowest, name, extra } => {
+                Self::Found { port: other(port), node_type, protocol, highest, lowest, name, extra }
+            }
+        }
+    }
+
     /// The bytes of the answer.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -60,6 +60,25 @@ impl PortSet {
         self.0.is_empty()
     }
 
+    /// These ports but for those of `others`.
+    #[must_use]
+    pub fn without(&self, others: &Self) -> Self {
+        let mut left = Vec::new();
+        for range in &self.0 {
+            // Where what is left of the range begins, if anything is.
+            let mut rest = Some(*range.start());
+            let from = others.0.partition_point(|other| other.end() < range.start());
+            for other in others.0.iter().skip(from).take_while(|other| other.start() <= range.end()) {
+                left.extend(
+                    rest.filter(|first| first < other.start()).map(|first| first..=other.start() - 1),
+                );
+                rest = other.end().checked_add(1).filter(|next| next <= range.end());
+            }
+            left.extend(rest.map(|first| first..=*range.end()));
+        }
+        Self(left)
+    }
+
     /// The ranges in order.
     pub fn iter_ranges(&self) -> impl Iterator<Item = RangeInclusive<u16>> + '_ {
         self.0.iter().cloned()
@@ -146,7 +165,43 @@ mod tests {
         assert!(PortSet::from_ranges([RangeInclusive::new(5, 4), 0..=0]).is_empty());
     }
 
+    #[test]
+    fn ports_are_taken_out_at_the_edges_and_in_the_middle() {
+        let set = |texts: &[&str]| {
+            PortSet::from_ranges(
+                texts
+                    .iter()
+                    .flat_map(|text| text.parse::<PortSet>().unwrap().iter_ranges().collect::<Vec<_>>()),
+            )
+        };
+        for (from, taken, left) in [
+            (&["1024-65535"][..], &["4369"][..], "1024-4368, 4370-65535"),
+            (&["1-10"], &["1", "5-6", "10"], "2-4, 7-9"),
+            (&["1-10", "20-30"], &["5-25"], "1-4, 26-30"),
+            (&["1-65535"], &["65535"], "1-65534"),
+            (&["1-65535"], &["1-65535"], ""),
+            (&["7"], &[], "7"),
+            (&[], &["7"], ""),
+        ] {
+            assert_eq!(set(from).without(&set(taken)).to_string(), left, "{from:?} without {taken:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_set_without_another_holds_what_only_it_holds(
+            some in prop::collection::vec((0u16..40, 0u16..40), 0..6),
+            others in prop::collection::vec((0u16..40, 0u16..40), 0..6),
+        ) {
+            let set = |ranges: Vec<(u16, u16)>| PortSet::from_ranges(ranges.into_iter().map(|(a, b)| a..=b));
+            let (some, others) = (set(some), set(others));
+            let left = some.without(&others);
+            for port in 0..=45 {
+                prop_assert_eq!(left.contains(port), some.contains(port) && !others.contains(port), "{}", port);
+            }
+            prop_assert_eq!(&PortSet::from_ranges(left.iter_ranges()), &left, "sorted and merged");
+        }
+
         #[test]
         fn a_set_holds_what_its_ranges_hold(
             ranges in prop::collection::vec((0u16..60, 0u16..60), 0..8),
