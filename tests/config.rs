@@ -12,9 +12,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use epmd_guard::config::{
-    Color, ListenOn, LoadError, Loaded, LogFormat, MAX_BYTES, Overrides, defaults, from_text, load,
+    Color, Config, Delta, ListenOn, LoadError, Loaded, LogFormat, MAX_BYTES, Overrides, defaults, from_text,
+    load,
 };
-use epmd_guard::policy::List;
+use epmd_guard::policy::{List, NamePatterns, PeerId, PortRule};
 
 const SHIPPED: &str = include_str!("../config/epmd-guard.toml");
 const ONLY_SELF: &str = "[cluster] allow: is empty: only this host itself may connect";
@@ -27,44 +28,107 @@ fn good(text: &str) -> Loaded {
     read(text).unwrap_or_else(|error| panic!("{}", error.render(Color::Plain)))
 }
 
+/// The ports that a configuration lists; those within which registered ones are offered, and where.
+fn ports_of(config: &Config) -> String {
+    match &config.dist.rules.ports {
+        PortRule::Listed(ports) => ports.to_string(),
+        PortRule::Registered { range, outside: None } => format!("registered in {range}"),
+        PortRule::Registered { range, outside: Some(outside) } => {
+            format!("registered in {range}, offered at {outside}")
+        }
+    }
+}
+
+/// The rules of a configuration, as the log names them.
+fn rules_of(config: &Config) -> Vec<String> {
+    config.cluster.network.book().iter().map(|(_, rule)| rule.to_string()).collect()
+}
+
+/// How a configuration looks, but for the lines in which things stand.
+fn shown(config: &Config) -> String {
+    let text = format!("{config:?}");
+    let mut parts = text.split("line: ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |all, part| all + part.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
+fn ports(loaded: &Loaded) -> String {
+    ports_of(&loaded.config)
+}
+
 fn warnings(loaded: &Loaded) -> Vec<&str> {
     loaded.warnings.iter().map(|problem| problem.message.as_str()).collect()
 }
 
-/// What the file says apart from the key lines of `line`, which lose their `#`.
-fn uncommented(wanted: impl Fn(usize) -> bool) -> String {
+/// The lines of the shipped file, and whether each belongs to the example of a peer.
+fn shipped() -> impl Iterator<Item = (Example, &'static str)> {
+    let mut within = Example::No;
+    SHIPPED.lines().map(move |line| {
+        if line.starts_with("#[[") {
+            within = Example::Yes;
+        } else if line.starts_with('[') {
+            within = Example::No;
+        }
+        (within, line)
+    })
+}
+
+/// Whether a line shows what there is none of by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Example {
+    No,
+    Yes,
+}
+
+/// The shipped file, with the keys and headers that are `wanted` without their `#`.
+fn uncommented(wanted: impl Fn(usize, Example) -> bool) -> String {
     let is_key = |line: &str| {
-        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+        line.strip_prefix('#')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
     };
-    let lines = SHIPPED
-        .lines()
-        .enumerate()
-        .map(|(at, line)| if is_key(line) && wanted(at) { line.trim_start_matches('#') } else { line });
+    let lines = shipped().enumerate().map(|(at, (example, line))| {
+        if is_key(line) && wanted(at, example) { line.trim_start_matches('#') } else { line }
+    });
     lines.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
 fn the_shipped_file_holds_the_defaults() {
-    let default = format!("{:?}", defaults(&Overrides::default()).config);
-    assert_eq!(format!("{:?}", good("").config), default);
-    let all = uncommented(|_| true);
-    assert!(all.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count() > 15);
-    let each = (0..SHIPPED.lines().count()).map(|at| uncommented(move |line| line == at));
+    let default = defaults(&Overrides::default()).config;
+    assert_eq!(format!("{:?}", good("").config), format!("{default:?}"));
+    let all = uncommented(|_, example| example == Example::No);
+    assert!(all.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).count() > 20);
+    let each = (0..SHIPPED.lines().count())
+        .map(|at| uncommented(move |line, example| line == at && example == Example::No));
     for text in each.chain([SHIPPED.to_owned(), all]) {
         let loaded = good(&text);
         assert_eq!(warnings(&loaded), [ONLY_SELF], "{text}");
-        assert_eq!(format!("{:?}", loaded.config), default, "{text}");
+        assert_eq!(shown(&loaded.config), shown(&default), "{text}");
+        assert_eq!(Delta::between(&default, &loaded.config), Delta::default(), "{text}");
     }
+}
+
+#[test]
+fn the_example_of_a_peer_in_the_shipped_file_can_be_used() {
+    let loaded = good(&uncommented(|_, example| example == Example::Yes));
+    assert_eq!(warnings(&loaded), [""; 0]);
+    let line = |key: &str| 1 + SHIPPED.lines().position(|line| line.starts_with(key)).unwrap();
+    let peers: Vec<_> = loaded.config.peers.iter().map(|peer| (peer.name.as_str(), peer.line)).collect();
+    assert_eq!(peers, [("h2", u32::try_from(line("#[[peer]]")).unwrap())]);
+    let rule = format!("[[peer]] addresses h2.example.net (line {})", line("#addresses"));
+    assert_eq!(rules_of(&loaded.config), [rule]);
 }
 
 #[test]
 fn the_defaults_are_those_of_the_documentation() {
     let config = defaults(&Overrides::default()).config;
     assert_eq!(config.cluster.resolve_every, Duration::from_secs(30));
+    assert!(config.peers.is_empty());
     assert_eq!(config.epmd.listen, [(ListenOn::Everywhere, 4369)]);
     assert_eq!(config.epmd.backend, "127.0.0.1:4369".parse::<SocketAddr>().unwrap());
     assert_eq!(config.dist.listen, [ListenOn::Everywhere]);
-    assert!(config.dist.ports.is_empty());
+    assert_eq!(ports_of(&config), "registered in 1024-4368, 4370-65535");
+    assert_eq!(config.dist.rules.names, NamePatterns::default());
     assert_eq!(format!("{:?}", config.dist.backend), "[127.0.0.1, ::1]");
     let limits = config.limits;
     assert_eq!((limits.connections, limits.reserve), (None, 64));
@@ -72,6 +136,9 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(limits.request_timeout, Duration::from_secs(5));
     assert_eq!(limits.backend_timeout, Duration::from_secs(5));
     assert_eq!(limits.half_close_timeout, Duration::from_secs(300));
+    assert_eq!(config.admin.socket.as_deref(), Some(Path::new("/run/epmd-guard/admin.sock")));
+    assert_eq!((config.admin.group, config.admin.reload_may_cut), (None, 0));
+    assert!(config.admin.listen.is_empty());
     assert_eq!((config.log.format, config.log.level), (LogFormat::Text, tracing::Level::INFO));
 }
 
@@ -82,11 +149,12 @@ fn the_examples_load_without_a_warning() {
     assert_eq!(front.render_warnings(Color::Plain), "");
     assert_eq!(front.config.epmd.listen.len(), 2);
     assert_eq!(front.config.dist.listen.len(), 2, "taken over from [epmd]");
-    assert_eq!(front.config.dist.ports.to_string(), "9100-9105");
+    assert_eq!(ports(&front), "registered in 1024-4368, 4370-65535");
+    assert_eq!(front.config.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["h2", "h3"]);
     let single = load(Path::new("config/examples/single-port.toml"), &Overrides::default()).unwrap();
     assert_eq!(warnings(&single), [""; 0]);
     assert!(single.config.epmd.listen.is_empty());
-    assert_eq!(single.config.dist.ports.to_string(), "5210");
+    assert_eq!(ports(&single), "5210");
     assert_eq!(single.config.log.format, LogFormat::Json);
 }
 
@@ -105,6 +173,10 @@ backend = "::1"
 connections = 1_000
 reserve = 0
 half_close_timeout = "1h 30m"
+[admin]
+socket = ""
+listen = ["127.0.0.1:9568", "[::1]:9568"]
+reload_may_cut = 3
 [log]
 level = "trace"
 "#,
@@ -116,11 +188,79 @@ level = "trace"
     assert_eq!(config.epmd.listen, listen);
     assert_eq!(config.epmd.backend.to_string(), "[::1]:4369");
     assert_eq!(config.dist.listen, [ListenOn::Everywhere, ip("2001:db8::1"), ip("192.0.2.1")]);
-    assert_eq!(config.dist.ports.to_string(), "9100-9105, 9200");
+    assert_eq!(ports_of(&config), "9100-9105, 9200");
     assert_eq!(config.limits.connections, Some(1000));
     assert_eq!(config.limits.half_close_timeout, Duration::from_secs(5400));
-    let rules: Vec<_> = config.cluster.network.book().iter().map(|(_, rule)| rule.to_string()).collect();
-    assert_eq!(rules, ["allow 192.0.2.0/24 (line 2)", "allow h2.example.net (line 2)"]);
+    assert_eq!(config.admin.socket, None);
+    assert_eq!(format!("{:?}", config.admin.listen), "[127.0.0.1:9568, [::1]:9568]");
+    assert_eq!(config.admin.reload_may_cut, 3);
+    assert_eq!(rules_of(&config), ["allow 192.0.2.0/24 (line 2)", "allow h2.example.net (line 2)"]);
+}
+
+#[test]
+fn the_addresses_of_peers_stand_between_allow_and_deny() {
+    let text = r#"
+[[peer]]
+name = "h2"
+addresses = ["192.0.2.2", "h2.example.net"]
+[[peer]]
+name = "h-3.x_y"
+addresses = [
+  "2001:db8:3::/64",
+]
+[cluster]
+allow = ["192.0.2.0/24", "192.0.2.2"]
+deny = ["192.0.2.1"]
+"#;
+    let overrides = Overrides { allow: vec!["192.0.2.9".parse().unwrap()] };
+    let loaded = from_text("t", text, &overrides).unwrap();
+    assert_eq!(warnings(&loaded), [""; 0]);
+    let config = &loaded.config;
+    let expected = [
+        "allow 192.0.2.0/24 (line 11)",
+        "allow 192.0.2.2 (line 11)",
+        "--allow 192.0.2.9",
+        "[[peer]] addresses 192.0.2.2 (line 4)",
+        "[[peer]] addresses h2.example.net (line 4)",
+        "[[peer]] addresses 2001:db8:3::/64 (line 8)",
+        "deny 192.0.2.1 (line 12)",
+    ];
+    assert_eq!(rules_of(config), expected);
+    let ids: Vec<_> = config.cluster.network.book().iter().filter_map(|(_, rule)| rule.peer).collect();
+    assert_eq!(ids, [PeerId(0), PeerId(0), PeerId(1)]);
+    let peers: Vec<_> = config.peers.iter().map(|peer| (peer.name.as_str(), peer.line)).collect();
+    assert_eq!(peers, [("h2", 2), ("h-3.x_y", 5)]);
+}
+
+#[test]
+fn registered_ports_lie_within_their_range_and_never_at_epmds_or_the_guards_own() {
+    let text = r#"
+[cluster]
+allow = ["192.0.2.0/24"]
+[epmd]
+listen = ["*:4370"]
+backend = "127.0.0.1:4371"
+[dist]
+ports = "registered"
+range = ["4000-5000", 65535]
+outside = [20000, "20001-20009"]
+names = [
+  "!b*",
+  "*",
+]
+[admin]
+listen = ["127.0.0.1:4400"]
+"#;
+    let loaded = good(text);
+    assert_eq!(warnings(&loaded), [""; 0]);
+    let rules = &loaded.config.dist.rules;
+    let range = "4000-4368, 4372-4399, 4401-5000, 65535";
+    assert_eq!(ports(&loaded), format!("registered in {range}, offered at 20000-20009"));
+    let names: Vec<_> = rules.names.iter().map(|(pattern, line)| format!("{pattern} {line}")).collect();
+    assert_eq!(names, ["* 13", "!b* 12"]);
+    assert!(rules.names.judge(b"a").is_offered() && !rules.names.judge(b"b1").is_offered());
+    assert!(rules.names.judge(b"abc-ping").is_offered(), "the default is replaced");
+    assert_eq!(ports(&good("[dist]\nports = []")), "");
 }
 
 #[test]

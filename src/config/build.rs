@@ -4,10 +4,12 @@
 //! reported and passed over, so that all of them come at once.
 
 mod address;
+mod admin;
 mod cluster;
 mod dist;
 mod epmd;
 mod limits;
+mod peers;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,10 +21,13 @@ use super::load::Overrides;
 use super::problem::{Problem, Problems};
 use super::schema::{Word, Words, Written, WrittenLog};
 use super::text::{LineCounter, quoted};
-use super::{Config, Log, LogFormat};
+use super::{Config, Log, LogFormat, Places};
+use crate::policy::PortRule;
+
+pub(super) use dist::own_ports;
 
 /// A key, as messages call it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key(&'static str, &'static str);
 
 impl fmt::Display for Key {
@@ -38,30 +43,44 @@ pub(super) fn build(
     overrides: &Overrides,
     problems: &mut Problems,
 ) -> Config {
-    let cluster = cluster::build(&written.cluster, lines, overrides, problems);
+    let mut peers = peers::build(&written.peers, lines, problems);
+    let cluster = cluster::build(&written.cluster, &mut peers, lines, overrides, problems);
     let epmd = epmd::build(&written.epmd, problems);
-    let dist = dist::build(&written.dist, &epmd, problems);
+    let admin = admin::build(&written.admin, &epmd, problems);
+    let beside = dist::Beside { epmd: &epmd, admin: &admin };
+    let dist = dist::build(&written.dist, beside, lines, problems);
     let config = Config {
         cluster,
+        peers: peers.list,
         epmd,
         dist,
         limits: limits::build(&written.limits, problems),
+        admin,
         log: log(&written.log, problems),
+        places: Places::default(),
     };
     report_nothing_served(written, &config, problems);
     config
 }
 
+/// Reports where epmd is not served and the nodes are not either, or are found by nobody.
 fn report_nothing_served(written: &Written<'_>, config: &Config, problems: &mut Problems) {
     let Some(listen) = &written.epmd.listen else { return };
-    let ports = written.dist.ports.as_ref().map(toml::Spanned::span);
+    let keys = [&written.dist.ports, &written.dist.range, &written.dist.outside];
+    let spans = keys.into_iter().flatten().map(toml::Spanned::span).chain([listen.span()]);
     // A list that is broken is not one that is meant to be empty.
-    let meant = !problems.has_error_within(&listen.span())
-        && ports.is_none_or(|span| !problems.has_error_within(&span));
-    if meant && config.epmd.listen.is_empty() && config.dist.ports.is_empty() {
+    let broken = spans.into_iter().any(|span| problems.has_error_within(&span));
+    if broken || !config.epmd.listen.is_empty() {
+        return;
+    }
+    if config.dist.rules.ports.is_empty() {
         let message = "[epmd] listen: is empty and so is [dist] ports: nothing would be served";
         let help = "name the ports that nodes listen on in [dist] ports, or write listen = [\"*\"]";
         problems.push(Problem::error(listen.span(), message).with_help(help));
+    } else if let PortRule::Registered { .. } = config.dist.rules.ports {
+        let message = "[epmd] listen: is empty, so that peers cannot look up the nodes of [dist] ports = \"registered\"";
+        let help = "list the ports that nodes listen on in [dist] ports, or write listen = [\"*\"]";
+        problems.push(Problem::warning(listen.span(), message).with_help(help));
     }
 }
 
@@ -125,6 +144,11 @@ fn duration(key: Key, written: Option<&Word<'_>>, bounds: Span, problems: &mut P
     };
     problems.push(Problem { help, ..Problem::error(word.span(), message) });
     None
+}
+
+/// The line in which `offset` is, as rules keep it.
+fn line_of(lines: &mut LineCounter<'_>, offset: usize) -> u32 {
+    u32::try_from(lines.line_at(offset).0).unwrap_or(u32::MAX)
 }
 
 /// Collects what `read` makes of each element. An element that `read` refuses, or that means the

@@ -14,6 +14,17 @@ pub enum ListenOn {
     Ip(IpAddr),
 }
 
+impl ListenOn {
+    /// The address, where it is one.
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Everywhere => None,
+            Self::Ip(ip) => Some(ip),
+        }
+    }
+}
+
 impl fmt::Display for ListenOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

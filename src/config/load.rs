@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::problem::{Color, Problem, Problems, Report, renderer};
 use super::schema::Written;
 use super::text::{LineCounter, TouchedLines};
-use super::{Config, build};
+use super::{Config, Places, build};
 use crate::policy::Target;
 
 /// The largest file that is read; a million networks take 20 MiB.
@@ -82,13 +82,27 @@ impl LoadError {
         if let Self::Invalid(report) = self {
             return report.render(color);
         }
-        let mut text = self.to_string();
-        if let Some(source) = std::error::Error::source(self) {
-            text = format!("{text}: {source}");
-        }
-        let mut out = renderer(color).render(&[Group::with_title(Level::ERROR.primary_title(text))]);
+        let title = Level::ERROR.primary_title(self.with_source());
+        let mut out = renderer(color).render(&[Group::with_title(title)]);
         out.push('\n');
         out
+    }
+
+    /// The gist of it in one line, for logs and for those who may see the guard but not its file: no line of
+    /// the file is in it.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Invalid(report) => report.brief(),
+            Self::Read { .. } | Self::TooLarge { .. } | Self::NotUtf8 { .. } => self.with_source(),
+        }
+    }
+
+    fn with_source(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
     }
 }
 
@@ -97,13 +111,19 @@ impl LoadError {
 /// # Errors
 /// When the file cannot be read, or says something that cannot be.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, LoadError> {
-    let bytes = read(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+    from_text(&path.display().to_string(), &read_text(path)?, overrides)
+}
+
+/// Reads the file at `path`, whatever it says.
+///
+/// # Errors
+/// When it cannot be read, or is no text.
+pub fn read_text(path: &Path) -> Result<String, LoadError> {
+    String::from_utf8(read(path)?).map_err(|error| {
+        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
         LoadError::NotUtf8 { path: path.to_owned(), offset: good.len(), line }
-    })?;
-    from_text(&path.display().to_string(), text, overrides)
+    })
 }
 
 /// Loads the configuration that `text` is; `path_label` is how messages call it.
@@ -131,7 +151,8 @@ fn understand(text: &str, overrides: &Overrides) -> (Config, Problems) {
     let (root, refused) = DeTable::parse_recoverable(text);
     let mut found = Problems::default();
     let written = Written::read(root.get_ref(), &mut found);
-    let config = build::build(&written, &mut LineCounter::new(text), overrides, &mut found);
+    let mut config = build::build(&written, &mut LineCounter::new(text), overrides, &mut found);
+    config.places = Places::of(root.get_ref(), text);
     let mut problems = found;
     if !refused.is_empty() {
         // Where the parser lost its way, what it made of the rest of the line misleads.

@@ -1,25 +1,32 @@
 //! The configuration: read as it is written (`schema`), checked and turned into what is meant
-//! (`build`), with every problem at once (`problem`).
+//! (`build`), with every problem at once (`problem`), and compared with another one (`delta`).
 //!
 //! Owns the TOML file and its defaults. Never opens a socket and never resolves a name.
 
 mod build;
+mod delta;
 mod listen;
 mod load;
-mod ports;
+mod places;
 mod problem;
 mod schema;
+mod source;
 mod text;
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::NetworkRules;
+use crate::policy::{DistRules, NetworkRules};
 
+pub use crate::policy::{PortSet, PortSetFault};
+pub use delta::{Applies, Change, Delta};
 pub use listen::ListenOn;
-pub use load::{LoadError, Loaded, MAX_BYTES, Overrides, defaults, from_text, load};
-pub use ports::{PortSet, PortSetFault};
+pub use load::{LoadError, Loaded, MAX_BYTES, Overrides, defaults, from_text, load, read_text};
+pub use places::Places;
 pub use problem::{Color, Problem, Problems, Report, Severity};
+pub use source::{BUILT_IN, Source};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/epmd-guard/epmd-guard.toml";
@@ -29,23 +36,40 @@ pub const DEFAULT_PATH: &str = "/etc/epmd-guard/epmd-guard.toml";
 pub struct Config {
     /// `[cluster]`: who may connect.
     pub cluster: Cluster,
+    /// `[[peer]]`: the hosts that have a name of their own, in the order of the file. Their ids in rules
+    /// ([`PeerId`](crate::policy::PeerId)) count from 0 in this order.
+    pub peers: Vec<Peer>,
     /// `[epmd]`: the port mapper.
     pub epmd: Epmd,
     /// `[dist]`: the distribution ports.
     pub dist: Dist,
     /// `[limits]`
     pub limits: Limits,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[log]`
     pub log: Log,
+    /// Where the keys stand in the file.
+    pub places: Places,
 }
 
 /// Who may connect.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// `allow` and `deny`, ready to be asked.
-    pub network: NetworkRules,
+    /// `allow`, `deny` and the addresses of `[[peer]]`, ready to be asked.
+    pub network: Arc<NetworkRules>,
     /// How often host names are resolved again.
     pub resolve_every: Duration,
+}
+
+/// A host of the cluster that has a name of its own. Its addresses let it in as those of `allow` do; they
+/// stand in [`Cluster::network`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// `name`: what metrics, `status` and messages call it.
+    pub name: String,
+    /// Where its table begins.
+    pub line: u32,
 }
 
 /// The port mapper in front of which we stand.
@@ -62,8 +86,8 @@ pub struct Epmd {
 pub struct Dist {
     /// Where peers reach us.
     pub listen: Vec<ListenOn>,
-    /// Which ports are forwarded, each to the same number behind us.
-    pub ports: PortSet,
+    /// Which ports are forwarded and which names get one.
+    pub rules: DistRules,
     /// Where nodes listen, in the order in which they are tried.
     pub backend: Vec<IpAddr>,
 }
@@ -85,6 +109,19 @@ pub struct Limits {
     pub backend_timeout: Duration,
     /// For the silence of the remaining direction once the other has ended.
     pub half_close_timeout: Duration,
+}
+
+/// How the running guard is asked and told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// `socket`: the Unix socket; `None`: there is none (an empty string in the file).
+    pub socket: Option<PathBuf>,
+    /// `group`: who may use the socket besides its owner.
+    pub group: Option<String>,
+    /// `listen`: loopback addresses on which the guard can be asked, and told nothing.
+    pub listen: Vec<SocketAddr>,
+    /// `reload_may_cut`: a reload that would end more links than this wants `--yes`.
+    pub reload_may_cut: u32,
 }
 
 /// The log.

@@ -12,6 +12,10 @@ use super::text::LineCounter;
 
 /// How many problems are drawn; who has more will not read them all before the next try.
 const DRAWN: usize = 50;
+/// How many errors, and how many warnings, are kept; more are only counted. A file of 64 MiB can have millions.
+const KEPT: usize = 1000;
+/// How many errors the gist names.
+const NAMED: usize = 3;
 /// A longer line, in bytes, is not drawn: a list may stand in one line of megabytes.
 const LONG_LINE: usize = 4096;
 
@@ -80,29 +84,53 @@ impl Problem {
 
 /// All that is wrong with one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    /// The first of each severity.
+    kept: Vec<Problem>,
+    /// All of them, also those that are not kept.
+    count: Count,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    errors: usize,
+    warnings: usize,
+}
+
+impl Count {
+    fn of(&mut self, severity: Severity) -> &mut usize {
+        match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        }
+    }
+}
 
 impl Problems {
-    /// Adds one.
+    /// Adds one. Beyond a thousand of a severity it only counts.
     pub fn push(&mut self, problem: Problem) {
-        self.0.push(problem);
+        let count = self.count.of(problem.severity);
+        *count += 1;
+        if *count <= KEPT {
+            self.kept.push(problem);
+        }
     }
 
     /// Whether any of them is an error.
     #[must_use]
     pub fn has_errors(&self) -> bool {
-        self.count(Severity::Error) > 0
+        self.count.errors > 0
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.count == Count::default()
     }
 
-    /// The problems in the order of the file.
+    /// The problems that are kept, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Problem> {
-        let mut sorted: Vec<&Problem> = self.0.iter().collect();
+        let mut sorted: Vec<&Problem> = self.kept.iter().collect();
         sorted.sort_by_key(|problem| problem.order());
         sorted.into_iter()
     }
@@ -110,10 +138,9 @@ impl Problems {
     /// How many there are, such as `2 errors, 1 warning`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let counts = [(Severity::Error, "error"), (Severity::Warning, "warning")];
+        let counts = [(self.count.errors, "error"), (self.count.warnings, "warning")];
         let parts: Vec<String> = counts
             .into_iter()
-            .map(|(severity, noun)| (self.count(severity), noun))
             .filter(|(count, _)| *count > 0)
             .map(|(count, noun)| counted(count, noun))
             .collect();
@@ -131,7 +158,7 @@ impl Problems {
             out.push_str(&draw(problem, path_label, source, &mut lines, &renderer(color)));
             out.push_str("\n\n");
         }
-        let left = self.0.len() - drawn.len();
+        let left = self.count.errors + self.count.warnings - drawn.len();
         if left > 0 {
             // Writing to a String cannot fail.
             writeln!(out, "… and {}\n", counted(left, "more problem")).unwrap_or_default();
@@ -143,26 +170,33 @@ impl Problems {
 
     /// Drops what appears twice: the parser tells some faults each time that it comes by.
     pub(super) fn dedup(&mut self) {
-        self.0.sort_by(|a, b| a.order().cmp(&b.order()).then_with(|| a.message.cmp(&b.message)));
-        self.0.dedup();
+        self.kept.sort_by(|a, b| a.order().cmp(&b.order()).then_with(|| a.message.cmp(&b.message)));
+        let count = &mut self.count;
+        self.kept.dedup_by(|later, first| {
+            let again = later == first;
+            if again {
+                *count.of(later.severity) -= 1;
+            }
+            again
+        });
     }
 
     /// Whether an error lies inside `span`.
     pub(super) fn has_error_within(&self, span: &Range<usize>) -> bool {
-        self.0
+        self.kept
             .iter()
             .filter(|problem| problem.severity == Severity::Error)
             .filter_map(|problem| problem.span.as_ref())
             .any(|at| span.start <= at.start && at.end <= span.end)
     }
 
-    /// Adds those of `others` whose place `keep` lets pass.
+    /// Adds those of `others` whose place `keep` lets pass; what they do not keep has no place.
     pub(super) fn extend_where(&mut self, others: Self, mut keep: impl FnMut(&Range<usize>) -> bool) {
-        self.0.extend(others.0.into_iter().filter(|problem| problem.span.as_ref().is_some_and(&mut keep)));
-    }
-
-    fn count(&self, severity: Severity) -> usize {
-        self.0.iter().filter(|problem| problem.severity == severity).count()
+        others
+            .kept
+            .into_iter()
+            .filter(|problem| problem.span.as_ref().is_some_and(&mut keep))
+            .for_each(|problem| self.push(problem));
     }
 
     /// The problems that are drawn, in the order of the file; many warnings hide no error.
@@ -202,6 +236,27 @@ impl Report {
     #[must_use]
     pub fn problems(&self) -> &Problems {
         &self.problems
+    }
+
+    /// The first errors with their places in one line, without any line of the file.
+    #[must_use]
+    pub fn brief(&self) -> String {
+        let mut lines = LineCounter::new(&self.text);
+        let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error).take(NAMED);
+        let named: Vec<String> = errors
+            .map(|problem| {
+                let message = problem.message.replace(char::is_control, " ");
+                let place = problem.span.as_ref().map(|span| Place::new(&self.text, span, &mut lines));
+                match place {
+                    Some(Place { line, column, .. }) => format!("{message} ({}:{line}:{column})", self.label),
+                    None => format!("{message} ({})", self.label),
+                }
+            })
+            .collect();
+        match self.problems.count.errors - named.len() {
+            0 => named.join("; "),
+            more => format!("{}; and {more} more", named.join("; ")),
+        }
     }
 
     /// The problems as rustc would draw them; empty when there is none.
@@ -282,7 +337,37 @@ mod tests {
     use super::*;
 
     fn problems(list: Vec<Problem>) -> Problems {
-        Problems(list)
+        let mut problems = Problems::default();
+        list.into_iter().for_each(|problem| problems.push(problem));
+        problems
+    }
+
+    #[test]
+    fn a_million_problems_are_counted_and_no_error_is_lost_among_warnings() {
+        let warnings = (0..2 * KEPT).map(|at| Problem::warning(at..at + 1, "w"));
+        let errors = (0..KEPT + 5).map(|at| Problem::error(at..at + 1, "e"));
+        let mut all = problems(warnings.chain(errors).collect());
+        all.push(Problem::error(0..1, "e"));
+        assert_eq!(all.iter().count(), 2 * KEPT);
+        assert_eq!(all.summary(), "1006 errors, 2000 warnings");
+        assert!(all.has_errors());
+        all.dedup();
+        assert_eq!(all.summary(), "1006 errors, 2000 warnings");
+        assert!(all.render("x", "", Color::Plain).contains("and 2956 more problems"));
+    }
+
+    #[test]
+    fn the_gist_is_one_line_and_quotes_none_of_the_file() {
+        let source = "secret = 1\ntoken = 2\n";
+        let error = |at, message: &str| Problem::error(at..at + 1, message);
+        let list = vec![Problem::warning(0..1, "no"), error(0, "a\nb"), error(11, "c"), error(12, "d")];
+        let report = Report::new("x.toml", source, problems(list.clone()));
+        assert_eq!(report.brief(), "a b (x.toml:1:1); c (x.toml:2:1); d (x.toml:2:2)");
+        let more = list.into_iter().chain([Problem::error(None, "e"), Problem::error(None, "f")]);
+        let report = Report::new("x.toml", source, problems(more.collect()));
+        assert!(report.brief().ends_with("; d (x.toml:2:2); and 2 more"), "{}", report.brief());
+        assert!(!report.brief().contains("secret"));
+        assert_eq!(Report::new("x", "", problems(vec![Problem::error(None, "e")])).brief(), "e (x)");
     }
 
     #[test]

@@ -50,13 +50,39 @@ fn each_yields(table: &Mistakes) {
 const UNKNOWN_NAMES: &Mistakes = &[
     (
         "[tls]\ncert = \"x\"",
-        &["3:2 error [tls]: is no section: there are [cluster], [epmd], [dist], [limits], [log]"],
+        &[
+            "3:2 error [tls]: is no section: there are [cluster], [[peer]], [epmd], [dist], [limits], [admin], [log]",
+        ],
     ),
-    ("[[peer]]\nname = \"x\"", &["3:3 error [peer]: is no section"]),
+    ("[[peers]]\nname = \"x\"", &["3:3 error [peers]: is no section: there are [cluster], [[peer]]"]),
+    ("[peers]", &["(did you mean [[peer]]?)"]),
+    (
+        "addresses = []",
+        &[
+            "3:1 error [cluster] addresses: is no key: there are allow, deny, resolve_every (addresses is a key of [[peer]]: put it below that header)",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddreses = []\naddresses = [\"h2\"]",
+        &["5:1 error [[peer]] addreses: is no key: there are name, addresses (did you mean addresses?)"],
+    ),
+    (
+        "[peer]\nname = \"h2\"",
+        &[
+            "3:1 error [[peer]]: must be a list of tables, is a table (write [[peer]] in double brackets, once for each peer)",
+        ],
+    ),
+    ("[peer.h2]\naddresses = []", &["error [[peer]]: must be a list of tables, is a table (write [[peer]]"]),
+    (
+        "[admin]\nsock = \"\"",
+        &[
+            "4:1 error [admin] sock: is no key: there are socket, group, listen, reload_may_cut (did you mean socket?)",
+        ],
+    ),
     (
         "[limit]",
         &[
-            "3:2 error [limit]: is no section: there are [cluster], [epmd], [dist], [limits], [log] (did you mean [limits]?)",
+            "3:2 error [limit]: is no section: there are [cluster], [[peer]], [epmd], [dist], [limits], [admin], [log] (did you mean [limits]?)",
         ],
     ),
     (
@@ -84,7 +110,7 @@ fn unknown_names_are_refused_with_the_known_ones() {
     each_yields(UNKNOWN_NAMES);
     assert_eq!(
         listed("allow = []\n")[0],
-        "1:1 error allow: stands in no section: there are [cluster], [epmd], [dist], [limits], [log] \
+        "1:1 error allow: stands in no section: there are [cluster], [[peer]], [epmd], [dist], [limits], [admin], [log] \
          (allow is a key of [cluster]: put it below that header)"
     );
 }
@@ -124,11 +150,50 @@ const WRONG_TYPES: &Mistakes = &[
         ],
     ),
     ("[log]\nlevel = []", &["4:9 error [log] level: must be a string, is a list"]),
+    (
+        "[[peer]]\nname = 2\naddresses = \"h2\"",
+        &[
+            "4:8 error [[peer]] name: must be a string, is an integer",
+            "5:13 error [[peer]] addresses: must be a list of strings, is a string (write a list: [\"h2\"])",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [2]",
+        &["5:14 error [[peer]] addresses: each element must be a string, this one is an integer"],
+    ),
+    (
+        "[dist]\nnames = \"*\"\nrange = true\noutside = 1.5",
+        &[
+            "4:9 error [dist] names: must be a list of strings, is a string (write a list: [\"*\"])",
+            "5:9 error [dist] range: must be a port, a range or a list of them, is a boolean",
+            "6:11 error [dist] outside: must be a port, a range or a list of them, is a float",
+        ],
+    ),
+    (
+        "[admin]\nsocket = false\nreload_may_cut = \"0\"",
+        &[
+            "4:10 error [admin] socket: must be a string, is a boolean",
+            "5:18 error [admin] reload_may_cut: must be an integer, is a string",
+        ],
+    ),
 ];
 
 #[test]
 fn wrong_types_are_named() {
     each_yields(WRONG_TYPES);
+    assert_eq!(
+        listed("peer = 5\ncluster.allow = [\"h2\"]"),
+        [
+            "1:8 error [[peer]]: must be a list of tables, is an integer (write [[peer]] in double brackets, once for each peer)"
+        ]
+    );
+    assert_eq!(
+        listed("peer = [5]\ncluster.allow = [\"h2\"]"),
+        [
+            "1:9 error [[peer]]: must be a table, is an integer (write [[peer]] in double brackets, once for each peer)"
+        ]
+    );
+    assert_eq!(listed("peer = [{ name = \"h2\", addresses = [\"h2\"] }]"), [""; 0]);
     assert_eq!(
         listed("cluster = 5")[0],
         "1:11 error [cluster]: must be a table, is an integer (write [cluster] once, in single brackets, and its keys below)"
@@ -229,7 +294,10 @@ const MISTAKES_IN_EPMD: &Mistakes = &[
     ("[epmd]\nbackend = \"localhost\"", &["4:11 error [epmd] backend: \"localhost\" is no IP address"]),
     (
         "[epmd]\nlisten = [\"*\", \"127.0.0.1\"]",
-        &["4:16 error [epmd] listen: 127.0.0.1:4369 is [epmd] backend too: the guard would dial itself"],
+        &[
+            "4:16 error [epmd] listen: 127.0.0.1:4369 is [epmd] backend too: the guard would dial itself",
+            "- error [dist] listen: 127.0.0.1 is in [dist] backend too",
+        ],
     ),
     (
         "[epmd]\nbackend = \"192.0.2.77\"",
@@ -238,8 +306,18 @@ const MISTAKES_IN_EPMD: &Mistakes = &[
         ],
     ),
     (
-        "[epmd]\nlisten = []",
+        "[epmd]\nlisten = []\n[dist]\nports = []",
         &["4:10 error [epmd] listen: is empty and so is [dist] ports: nothing would be served"],
+    ),
+    (
+        "[epmd]\nlisten = []",
+        &[
+            "4:10 warning [epmd] listen: is empty, so that peers cannot look up the nodes of [dist] ports = \"registered\" (list the ports",
+        ],
+    ),
+    (
+        "[epmd]\nlisten = []\n[dist]\nrange = []",
+        &["6:9 error [dist] range: is empty: no node could be reached"],
     ),
     ("[epmd]\nlisten = []\n[dist]\nports = \"x\"", &["6:9 error [dist] ports: \"x\" is no port"]),
     ("[epmd]\nlisten = [5]", &["4:11 error [epmd] listen: each element must be a string"]),
@@ -270,10 +348,22 @@ const MISTAKES_IN_DIST: &Mistakes = &[
         &["4:9 error [dist] ports: \"9100, 9200\" is no port: ports go from 1 to 65535 (write a list"],
     ),
     (
-        "[dist]\nports = \"registered\"",
+        "[dist]\nports = [\"registered\", 9100]",
         &[
-            "4:9 error [dist] ports: \"registered\" is not available in this version (list the ports or ranges",
+            "4:10 error [dist] ports: \"registered\" cannot be in a list with ports (write it alone: ports = \"registered\")",
         ],
+    ),
+    ("[dist]\nports = \"registered\"", &[]),
+    ("[dist]\nports = []", &[]),
+    (
+        "[dist]\nports = \"regstered\"",
+        &[
+            "4:9 error [dist] ports: \"regstered\" is no port: ports go from 1 to 65535 (write \"registered\", or",
+        ],
+    ),
+    (
+        "[dist]\nports = 9100\n[admin]\nlisten = [\"127.0.0.1:9100\"]",
+        &["4:9 error [dist] ports: 9100 is a port of [admin] listen, which peers would reach"],
     ),
     ("[dist]\nports = [9100, \"4000-5000\"]", &["4:16 error [dist] ports: 4369 is a port of [epmd] listen"]),
     (
@@ -305,12 +395,248 @@ const MISTAKES_IN_DIST: &Mistakes = &[
         "[dist]\nlisten = [\"*\", \"127.0.0.1\"]",
         &["4:16 error [dist] listen: 127.0.0.1 is in [dist] backend too: the guard would dial itself"],
     ),
-    ("[epmd]\nlisten = [\"127.0.0.1:4370\"]", &[]),
+    (
+        "[epmd]\nlisten = [\"127.0.0.1:4370\"]",
+        &[
+            "- error [dist] listen: 127.0.0.1 is in [dist] backend too: the guard would dial itself (it is taken over from [epmd] listen: write [dist] listen too, or ports = [])",
+        ],
+    ),
+    ("[epmd]\nlisten = [\"127.0.0.1:4370\"]\n[dist]\nports = []", &[]),
     (
         "[epmd]\nlisten = [\"127.0.0.1:4370\"]\n[dist]\nports = 1",
         &["- error [dist] listen: 127.0.0.1 is in [dist] backend too"],
     ),
 ];
+
+const MISTAKES_IN_NAMES_AND_RANGES: &Mistakes = &[
+    (
+        "[dist]\nnames = []",
+        &["4:9 warning [dist] names: is empty, so that no name gets a port (write names = [\"*\"]"],
+    ),
+    (
+        "[dist]\nnames = [\"!a*\", \"!b\"]",
+        &["4:9 warning [dist] names: has exclusions only, so that no name gets a port (add \"*\""],
+    ),
+    (
+        "[dist]\nnames = [\"rabbit@h1\", \"\", \"!\", \"a b\"]",
+        &[
+            "4:10 error [dist] names: \"rabbit@h1\" has an @: epmd knows only the part",
+            "4:23 error [dist] names: \"\" is empty",
+            "4:27 error [dist] names: \"!\" is empty",
+            "4:32 error [dist] names: \"a b\" can match no name",
+        ],
+    ),
+    ("[dist]\nnames = [\"!a@b\"]", &["4:10 error [dist] names: \"!a@b\" has an @"]),
+    (
+        "[dist]\nports = 9100\nnames = [\"*\"]\nrange = \"9000-9200\"",
+        &[
+            "5:9 warning [dist] names: has no effect: [dist] ports lists the ports that are offered (take it out, or write ports = \"registered\" for names to count)",
+            "6:9 warning [dist] range: has no effect",
+        ],
+    ),
+    ("[dist]\nports = []\nnames = []", &["5:9 warning [dist] names: has no effect"]),
+    (
+        "[dist]\nports = 9100\noutside = 9100",
+        &["5:11 error [dist] outside: is possible only with ports = \"registered\" (listed ports have"],
+    ),
+    ("[dist]\nports = 9100\noutside = []", &[]),
+    (
+        "[dist]\nports = 9100\nrange = \"x\"",
+        &["5:9 error [dist] range: \"x\" is no port", "5:9 warning [dist] range: has no effect"],
+    ),
+    ("[dist]\nports = \"9105-9100\"\nnames = []", &["4:9 error [dist] ports: 9105-9100 runs backwards"]),
+    (
+        "[dist]\nrange = []",
+        &["4:9 error [dist] range: is empty: no node could be reached (leave the key out"],
+    ),
+    (
+        "[dist]\nrange = 4369",
+        &["4:9 error [dist] range: 4369 is epmd's or the guard's own: no node could be reached"],
+    ),
+    (
+        "[dist]\nrange = [0, \"200-100\", \"registered\"]",
+        &[
+            "4:10 error [dist] range: port 0 means any port",
+            "4:13 error [dist] range: 200-100 runs backwards (write \"100-200\")",
+            "4:24 error [dist] range: \"registered\" is no port",
+        ],
+    ),
+    ("[dist]\nrange = \"1-65535\"", &[]),
+    (
+        "[epmd]\nlisten = [\"*:4370\"]\n[dist]\noutside = [\"x\", 4369, 4370]",
+        &[
+            "6:12 error [dist] outside: \"x\" is no port",
+            "6:17 error [dist] outside: 4369 is a port of epmd, where no peer looks for a node",
+            "6:23 error [dist] outside: 4370 is a port of [epmd] listen",
+        ],
+    ),
+    ("[dist]\noutside = \"20000-20100\"\n[admin]\nlisten = [\"127.0.0.1:20000\"]", &[]),
+];
+
+#[test]
+fn mistakes_in_names_and_ranges_are_found() {
+    each_yields(MISTAKES_IN_NAMES_AND_RANGES);
+}
+
+const MISTAKES_IN_PEERS: &Mistakes = &[
+    (
+        "[[peer]]",
+        &[
+            "3:1 error [[peer]]: has no addresses (write addresses = [\"h2.example.net\"])",
+            "3:1 error [[peer]]: has no name (write name = \"h2\")",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"\"\naddresses = [\"h2\"]",
+        &[
+            "4:8 error [[peer]] name: is empty (write 1 to 63 letters, digits, '.', '_' and '-', such as \"h2\")",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h 2\"\naddresses = [\"192.0.2.300\"]",
+        &[
+            "4:8 error [[peer]] name: \"h 2\" is no name of a peer (write 1 to 63",
+            "5:14 error [[peer]] addresses: \"192.0.2.300\" is no IP address",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = []",
+        &["5:13 error [[peer]] h2 addresses: is empty: a peer is known by its addresses (write addresses or"],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"192.0.2.7/24\", \"fe80::1%eth0\"]",
+        &[
+            "5:14 error [[peer]] h2 addresses: \"192.0.2.7/24\" has bits set behind its prefix",
+            "5:30 error [[peer]] h2 addresses: \"fe80::1%eth0\" has a zone id",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"::/0\", \"::ffff:0.0.0.0/96\"]",
+        &[
+            "5:14 error [[peer]] h2 addresses: ::/0 is everybody, and a peer is one host or a few (let everybody in by [cluster] allow",
+            "5:22 error [[peer]] h2 addresses: 0.0.0.0/0 is everybody",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\", \"H2.\", \"192.0.2.2\", \"::ffff:192.0.2.2\"]",
+        &[
+            "5:20 warning [[peer]] h2 addresses: h2 is in the list twice",
+            "5:40 warning [[peer]] h2 addresses: 192.0.2.2 is in the list twice",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\n[[peer]]\nname = \"h2\"\naddresses = [\"H2\"]",
+        &[
+            "7:8 error [[peer]] name: h2 is the name of the peer in line 3 too",
+            "8:14 error [[peer]] h2 addresses: h2 is an address of h2 (line 3) too: who is it? (an address is one peer's",
+        ],
+    ),
+    (
+        "[[peer]]\naddresses = [\"h2\"]\n[[peer]]\naddresses = [\"h2\"]",
+        &[
+            "3:1 error [[peer]]: has no name",
+            "5:1 error [[peer]]: has no name",
+            "6:14 error [[peer]] addresses: h2 is an address of another peer (line 3) too: who is it?",
+        ],
+    ),
+    (
+        "deny = [\"198.51.100.0/24\"]\n[[peer]]\nname = \"h2\"\naddresses = [\"198.51.100.7\", \"203.0.113.7\"]",
+        &[
+            "6:14 warning [[peer]] h2 addresses: 198.51.100.7 can never match: 198.51.100.0/24 is denied (line 3)",
+        ],
+    ),
+    ("[[peer]]\nname = \"h2\"\naddresses = [\"192.0.2.0/24\", \"192.0.2.2\"]", &[]),
+];
+
+#[test]
+fn mistakes_in_peers_are_found() {
+    each_yields(MISTAKES_IN_PEERS);
+    assert_eq!(listed("[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]"), [""; 0], "allow may be empty");
+    let longest = format!("[[peer]]\nname = \"{}\"\naddresses = [\"h2\"]", "n".repeat(63));
+    assert_eq!(listed(&longest), [""; 0]);
+    let longer = listed(&longest.replace("nn", "nnn"));
+    assert!(longer[0].starts_with("2:8 error [[peer]] name: \"nnn"), "{longer:?}");
+    let peers = |count: u32| -> String {
+        (0..count).map(|n| format!("[[peer]]\nname = \"h{n}\"\naddresses = [\"h{n}\"]\n")).collect()
+    };
+    assert_eq!(listed(&peers(1000)), [""; 0]);
+    let too_many = listed(&peers(1002));
+    let expected = "3001:1 error [[peer]]: is one more than the 1000 that are possible (name the hosts";
+    assert!(too_many.len() == 1 && too_many[0].starts_with(expected), "{too_many:?}");
+}
+
+const MISTAKES_IN_ADMIN: &Mistakes = &[
+    (
+        "[admin]\nsocket = \"admin.sock\"",
+        &["4:10 error [admin] socket: \"admin.sock\" is no absolute path (write the whole path, such as"],
+    ),
+    (
+        "[admin]\nsocket = \"/run/epmd-guard/\"",
+        &["4:10 error [admin] socket: \"/run/epmd-guard/\" is a folder"],
+    ),
+    ("[admin]\nsocket = \"/run/a\\u0000b\"", &["4:10 error [admin] socket: \"/run/a\\0b\" has a control"]),
+    ("[admin]\nsocket = \"\"", &[]),
+    (
+        "[admin]\nsocket = \"\"\ngroup = \"adm\"",
+        &["5:9 warning [admin] group: has no effect: [admin] socket is empty"],
+    ),
+    ("[admin]\ngroup = \"domain admins\"", &[]),
+    (
+        "[admin]\ngroup = \"a:b\"",
+        &["4:9 error [admin] group: \"a:b\" is no name of a group (write a name such as \"adm\")"],
+    ),
+    ("[admin]\ngroup = \"/run/x\"", &["4:9 error [admin] group: \"/run/x\" is no name of a group"]),
+    ("[admin]\ngroup = \"a\\tb\"", &["4:9 error [admin] group: \"a\\tb\" is no name of a group"]),
+    (
+        "[admin]\ngroup = \"1000\"",
+        &["4:9 error [admin] group: \"1000\" is no name of a group (write the group's name, not its number)"],
+    ),
+    ("[admin]\ngroup = \"\"", &[]),
+    (
+        "[admin]\nlisten = [\"*\", \"192.0.2.1:9568\", \"0.0.0.0:9568\"]",
+        &[
+            "4:11 error [admin] listen: \"*\" is not loopback: whoever can connect there can read it, and nobody is asked who that is (write a loopback address and a port",
+            "4:16 error [admin] listen: \"192.0.2.1:9568\" is not loopback",
+            "4:34 error [admin] listen: \"0.0.0.0:9568\" is not loopback",
+        ],
+    ),
+    (
+        "[admin]\nlisten = [\"127.0.0.1\", \"::1\", \"localhost:1\"]",
+        &[
+            "4:11 error [admin] listen: \"127.0.0.1\" has no port (write one, such as \"127.0.0.1:9568\")",
+            "4:24 error [admin] listen: \"::1\" has no port (write one, such as \"[::1]:9568\")",
+            "4:31 error [admin] listen: \"localhost:1\" is no IP address",
+        ],
+    ),
+    (
+        "[admin]\nlisten = [\"127.0.0.1:1\", \"[::ffff:127.0.0.1]:1\"]",
+        &["4:26 error [admin] listen: \"[::ffff:127.0.0.1]:1\" is in the list twice"],
+    ),
+    (
+        "[epmd]\nlisten = [\"127.0.1.1\"]\n[admin]\nlisten = [\"127.0.0.1:4369\", \"127.0.1.1:4369\"]",
+        &[
+            "6:11 error [admin] listen: 127.0.0.1:4369 is [epmd] backend too (write another port)",
+            "6:29 error [admin] listen: 127.0.1.1:4369 is in [epmd] listen too",
+        ],
+    ),
+    ("[admin]\nreload_may_cut = -1", &["4:18 error [admin] reload_may_cut: must be at least 0, is -1"]),
+    (
+        "[admin]\nreload_may_cut = 4294967296",
+        &["4:18 error [admin] reload_may_cut: must be at most 4294967295"],
+    ),
+];
+
+#[test]
+fn mistakes_in_admin_are_found() {
+    each_yields(MISTAKES_IN_ADMIN);
+    let socket = |length: usize| listed(&format!("{ALLOW}[admin]\nsocket = \"/{}\"", "a".repeat(length - 1)));
+    assert_eq!(socket(107), [""; 0]);
+    let longer = socket(108);
+    assert!(longer[0].contains("is longer than the 107 bytes"), "{longer:?}");
+    let group = |length: usize| listed(&format!("{ALLOW}[admin]\ngroup = \"{}\"", "a".repeat(length)));
+    assert_eq!(group(256), [""; 0]);
+    assert!(group(257)[0].contains("is no name of a group"));
+}
 
 #[test]
 fn mistakes_in_dist_are_found() {

@@ -36,7 +36,7 @@ fn full() -> String {
         include_str!("../../config/examples/front.toml"),
         include_str!("../../config/examples/single-port.toml"),
     ];
-    [uncommented(|_| true).as_str(), examples[0], examples[1]].join("\n")
+    [uncommented(|_, _| true).as_str(), examples[0], examples[1]].join("\n")
 }
 
 proptest! {
@@ -44,7 +44,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_text_makes_it_panic(text in "\\PC*|[\\x00-\\x7f]*|([a-z_\\[\\]{}.\"'=, \\n0-9#\\\\-]|listen|ports|dist|epmd|\\[|allow = )*") {
+    fn no_text_makes_it_panic(text in "\\PC*|[\\x00-\\x7f]*|([a-z_\\[\\]{}.\"'=, \\n0-9#\\\\-]|listen|ports|dist|epmd|\\[|allow = |\\[\\[peer\\]\\]|addresses = )*") {
         survives(&text);
     }
 
@@ -62,9 +62,12 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(section in 0usize..5, key in 0usize..8, value in "[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
-        let sections = ["cluster", "epmd", "dist", "limits", "log"];
-        let keys = ["allow", "listen", "backend", "ports", "connections", "request_timeout", "level", "resolve_every"];
-        survives(&format!("[{}]\n{} = {value}\n", sections[section], keys[key]));
+    fn no_value_makes_it_panic(section in 0usize..7, key in 0usize..14, value in "[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
+        let sections = ["[cluster]", "[[peer]]", "[epmd]", "[dist]", "[limits]", "[admin]", "[log]"];
+        let keys = [
+            "allow", "listen", "backend", "ports", "connections", "request_timeout", "level", "resolve_every",
+            "name", "addresses", "names", "range", "outside", "socket",
+        ];
+        survives(&format!("{}\n{} = {value}\n", sections[section], keys[key]));
     }
 }

@@ -65,6 +65,23 @@ pub(super) fn dial(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
     Ok((ip, port))
 }
 
+/// Where to listen for this host's own processes alone: a loopback address with a port.
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, Fault> {
+    const OPEN: Fault = Fault::new(
+        "is not loopback: whoever can connect there can read it, and nobody is asked who that is",
+        "write a loopback address and a port, such as \"127.0.0.1:9568\"",
+    );
+    if text == "*" || text.starts_with("*:") {
+        return Err(OPEN);
+    }
+    match split(text)? {
+        (ip, _) if !ip.is_loopback() => Err(OPEN),
+        (ip, Some(port)) => Ok(SocketAddr::new(ip, port)),
+        (IpAddr::V4(_), None) => Err(Fault::new("has no port", "write one, such as \"127.0.0.1:9568\"")),
+        (IpAddr::V6(_), None) => Err(Fault::new("has no port", "write one, such as \"[::1]:9568\"")),
+    }
+}
+
 /// An address with IPv4-mapped IPv6 folded, and the port if there is one.
 fn split(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
     if text.contains('%') {
@@ -141,6 +158,7 @@ mod tests {
         ] {
             assert_eq!(listen(text).unwrap(), expected, "{text}");
         }
+        assert_eq!(loopback("[::ffff:127.0.0.2]:1").unwrap().to_string(), "127.0.0.2:1");
         assert_eq!(dial("127.0.0.1:4369").unwrap(), ("127.0.0.1".parse().unwrap(), Some(4369)));
     }
 
@@ -173,6 +191,12 @@ mod tests {
         }
         for text in ["*", "*:4369", "0.0.0.0", "[::]:4369"] {
             assert!(dial(text).unwrap_err().why.starts_with("is no address to dial"), "{text}");
+        }
+        for text in ["*", "*:9568", "0.0.0.0:9568", "[::]:9568", "192.0.2.1", "[2001:db8::1]:9568"] {
+            assert!(loopback(text).unwrap_err().why.starts_with("is not loopback"), "{text}");
+        }
+        for text in ["127.0.0.1", "::1"] {
+            assert_eq!(loopback(text).unwrap_err().why, "has no port", "{text}");
         }
     }
 }

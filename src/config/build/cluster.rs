@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Key, SECOND_TO_DAY, duration};
+use super::peers::Peers;
+use super::{Key, SECOND_TO_DAY, duration, line_of};
 use crate::config::Cluster;
 use crate::config::load::Overrides;
 use crate::config::problem::{Problem, Problems};
@@ -18,10 +20,12 @@ const ALLOW: Key = Key("cluster", "allow");
 const DENY: Key = Key("cluster", "deny");
 
 /// A rule, and where it stands unless it is of the command line.
-type Placed = (Rule, Option<Range<usize>>);
+pub(super) type Placed = (Rule, Option<Range<usize>>);
 
+/// Takes the rules of `peers` too, and leaves the peers themselves.
 pub(super) fn build(
     written: &WrittenCluster<'_>,
+    peers: &mut Peers,
     lines: &mut LineCounter<'_>,
     overrides: &Overrides,
     problems: &mut Problems,
@@ -34,22 +38,26 @@ pub(super) fn build(
         overrides
             .allow
             .iter()
-            .map(|target| (Rule { list: List::Allow, target: target.clone(), line: 0 }, None)),
+            .map(|target| (Rule { list: List::Allow, target: target.clone(), line: 0, peer: None }, None)),
     );
     report_twice(&allow, problems);
     report_everybody(&allow, problems);
     report_denied_names(&deny, problems);
-    report_never_matching(&allow, &deny, problems);
-    if allow.is_empty() && !broken {
+    report_never_matching(allow.iter().chain(&peers.rules), &deny, peers, problems);
+    if allow.is_empty() && peers.list.is_empty() && !broken {
         let span = written.allow.as_ref().map(toml::Spanned::span);
         let message = format!("{ALLOW}: is empty: only this host itself may connect");
         let help = "name the other hosts of the cluster: allow = [\"192.0.2.0/24\", \"h2.example.net\"]";
         problems.push(Problem::warning(span, message).with_help(help));
     }
-    let book = RuleBook::new(allow.into_iter().chain(deny).map(|(rule, _)| rule).collect());
+    let all = allow.into_iter().chain(std::mem::take(&mut peers.rules)).chain(deny);
+    let book = RuleBook::new(all.map(|(rule, _)| rule).collect());
     let every =
         duration(Key("cluster", "resolve_every"), written.resolve_every.as_ref(), SECOND_TO_DAY, problems);
-    Cluster { network: NetworkRules::new(book), resolve_every: every.unwrap_or(Duration::from_secs(30)) }
+    Cluster {
+        network: Arc::new(NetworkRules::new(book)),
+        resolve_every: every.unwrap_or(Duration::from_secs(30)),
+    }
 }
 
 fn rules(
@@ -67,9 +75,8 @@ fn rules(
     for word in words {
         match word.get_ref().parse::<Target>() {
             Ok(target) => {
-                let (line, _) = lines.line_at(word.span().start);
-                let line = u32::try_from(line).unwrap_or(u32::MAX);
-                rules.push((Rule { list, target, line }, Some(word.span())));
+                let line = line_of(lines, word.span().start);
+                rules.push((Rule { list, target, line, peer: None }, Some(word.span())));
             }
             Err(fault) => {
                 let message = format!("{key}: {} {fault}", quoted(word.get_ref()));
@@ -80,7 +87,7 @@ fn rules(
     rules
 }
 
-/// Where a rule comes from, as messages call it.
+/// Where a rule of no peer comes from, as messages call it.
 fn source(rule: &Rule) -> String {
     if rule.line == 0 { "--allow".to_owned() } else { ALLOW.to_string() }
 }
@@ -124,8 +131,13 @@ fn report_denied_names(deny: &[Placed], problems: &mut Problems) {
     }
 }
 
-/// Reports what one network of `deny` covers wholly.
-fn report_never_matching(allow: &[Placed], deny: &[Placed], problems: &mut Problems) {
+/// Reports those of `allow` that one network of `deny` covers wholly.
+fn report_never_matching<'r>(
+    allow: impl Iterator<Item = &'r Placed>,
+    deny: &[Placed],
+    peers: &Peers,
+    problems: &mut Problems,
+) {
     let mut nets: Vec<(IpNet, u32)> = deny
         .iter()
         .filter_map(|(rule, _)| match &rule.target {
@@ -142,9 +154,17 @@ fn report_never_matching(allow: &[Placed], deny: &[Placed], problems: &mut Probl
         let after = nets.partition_point(|(outer, _)| outer.network() <= net.network());
         let candidate = after.checked_sub(1).and_then(|at| nets.get(at));
         if let Some((outer, line)) = candidate.filter(|(outer, _)| outer.contains(net)) {
+            let source = rule.peer.map_or_else(|| source(rule), |id| peers.key(id).to_string());
             let message =
-                format!("{}: {} can never match: {outer} is denied (line {line})", source(rule), rule.target);
-            problems.push(Problem::warning(span.clone(), message));
+                format!("{source}: {} can never match: {outer} is denied (line {line})", rule.target);
+            let problem = Problem::warning(span.clone(), message);
+            problems.push(match rule.peer.map(|id| peers.name_of(id)) {
+                Some(peer) => problem.with_help(format!(
+                    "this host and {peer} would split the cluster, which is a full mesh: take the denial or the \
+                     [[peer]] away"
+                )),
+                None => problem,
+            });
         }
     }
 }

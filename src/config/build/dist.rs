@@ -2,44 +2,68 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 
 use super::address::Fault;
 use super::epmd::report_open_backend;
-use super::{Key, address, each};
+use super::{Key, address, each, line_of};
 use crate::config::problem::{Problem, Problems};
-use crate::config::schema::{Words, WrittenDist};
-use crate::config::{Dist, Epmd, ListenOn, PortSet, PortSetFault};
+use crate::config::schema::{Ports, Words, WrittenDist};
+use crate::config::text::{LineCounter, quoted};
+use crate::config::{Admin, Dist, Epmd, ListenOn, PortSet, PortSetFault};
+use crate::policy::{DistRules, NamePatterns, Pattern, PortRule};
 use crate::proto::epmd::DEFAULT_PORT;
 
 const LISTEN: Key = Key("dist", "listen");
 const PORTS: Key = Key("dist", "ports");
+const NAMES: Key = Key("dist", "names");
+const RANGE: Key = Key("dist", "range");
+const OUTSIDE: Key = Key("dist", "outside");
 const BACKEND: Key = Key("dist", "backend");
 
+/// What `range` is when it is left out: all but the ports that only root may take.
+const DEFAULT_RANGE: RangeInclusive<u16> = 1024..=u16::MAX;
 /// A range of more ports than this is hardly meant for nodes alone.
 const WIDE: u16 = 1000;
 
 /// Where to listen, and where that is written unless it is a default.
 type Placed = (ListenOn, Option<Range<usize>>);
 
-pub(super) fn build(written: &WrittenDist<'_>, epmd: &Epmd, problems: &mut Problems) -> Dist {
-    let ports = ports(written, epmd, problems);
+/// What else has ports on this host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beside<'a> {
+    pub(super) epmd: &'a Epmd,
+    pub(super) admin: &'a Admin,
+}
+
+pub(super) fn build(
+    written: &WrittenDist<'_>,
+    beside: Beside<'_>,
+    lines: &mut LineCounter<'_>,
+    problems: &mut Problems,
+) -> Dist {
+    let ports = ports(written, beside, problems);
+    let names = match &written.names {
+        None => NamePatterns::default(),
+        Some(words) => names(words, &ports, lines, problems),
+    };
+    let rules = DistRules { ports, names };
     let listen = match &written.listen {
-        None => beside_epmd(epmd),
+        None => beside_epmd(beside.epmd),
         Some(words) => listen(words, problems),
     };
     let backend = match &written.backend {
         None => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
         Some(words) => backend(words, problems),
     };
-    // Without ports an address that was only taken over from [epmd] is never listened at.
-    if written.listen.is_some() || !ports.is_empty() {
+    // Without ports no address is ever listened at.
+    if !rules.ports.is_empty() {
         let elsewhere = written.backend.as_ref().or(written.listen.as_ref()).map(Spanned::span);
         report_dialling_itself(elsewhere, &listen, &backend, problems);
     }
-    Dist { listen: listen.into_iter().map(|(on, _)| on).collect(), ports, backend }
+    Dist { listen: listen.into_iter().map(|(on, _)| on).collect(), rules, backend }
 }
 
 /// Where peers reach epmd they reach the nodes too.
@@ -91,67 +115,218 @@ fn report_dialling_itself(
         let ListenOn::Ip(ip) = on else { continue };
         if backend.contains(ip) {
             let message = format!("{LISTEN}: {ip} is in [dist] backend too: the guard would dial itself");
-            let help = "listen where peers reach this host, and let the nodes listen on 127.0.0.1";
+            let help = match span {
+                Some(_) => "listen where peers reach this host, and let the nodes listen on 127.0.0.1",
+                None => "it is taken over from [epmd] listen: write [dist] listen too, or ports = []",
+            };
             let span = span.clone().or_else(|| elsewhere.clone());
             problems.push(Problem::error(span, message).with_help(help));
         }
     }
 }
 
-fn ports(written: &WrittenDist<'_>, epmd: &Epmd, problems: &mut Problems) -> PortSet {
-    let mut sets: Vec<PortSet> = Vec::new();
-    for item in written.ports.iter().flat_map(Spanned::get_ref) {
-        match item.get_ref().parse::<PortSet>() {
-            Ok(set) => {
-                report_epmd_port(&set, item.span(), epmd, problems);
-                sets.push(set);
+fn ports(written: &WrittenDist<'_>, beside: Beside<'_>, problems: &mut Problems) -> PortRule {
+    match written.ports.as_ref().filter(|ports| !is_registered(ports.get_ref())) {
+        None => PortRule::Registered {
+            range: range(written.range.as_ref(), beside, problems),
+            outside: outside(written.outside.as_ref(), beside, problems),
+        },
+        Some(ports) => {
+            let listed = listed(ports, beside, problems);
+            if !problems.has_error_within(&ports.span()) {
+                report_without_effect(written, problems);
             }
-            Err(fault) => problems.push(port_problem(item.get_ref(), fault, item.span())),
+            PortRule::Listed(listed)
+        }
+    }
+}
+
+fn is_registered(ports: &Ports<'_>) -> bool {
+    matches!(ports, Ports::One(word) if word.get_ref() == "registered")
+}
+
+fn listed(written: &Spanned<Ports<'_>>, beside: Beside<'_>, problems: &mut Problems) -> PortSet {
+    set(PORTS, written, problems, |set| {
+        let Some((port, owner)) = beside.port_in(set) else { return wide_range(set) };
+        let whose = match owner {
+            Owner::EpmdListen => "of [epmd] listen",
+            // Also where epmd is not served: a bare relay lets peers register names and end it.
+            Owner::Epmd => "of epmd, which peers would reach unchecked",
+            Owner::AdminListen => "of [admin] listen, which peers would reach",
+        };
+        Some(Problem::error(None, format!("{PORTS}: {port} is a port {whose}")))
+    })
+}
+
+/// Ports of epmd and of the guard are taken out, whoever registers there: what peers reach through a bare
+/// relay they reach unchecked.
+fn range(written: Option<&Spanned<Ports<'_>>>, beside: Beside<'_>, problems: &mut Problems) -> PortSet {
+    let all = match written {
+        None => PortSet::from_ranges([DEFAULT_RANGE]),
+        Some(written) => set(RANGE, written, problems, |_| None),
+    };
+    let range = all.without(&beside.ports());
+    if let Some(written) = written.filter(|_| range.is_empty())
+        && !problems.has_error_within(&written.span())
+    {
+        let message = if all.is_empty() {
+            format!("{RANGE}: is empty: no node could be reached")
+        } else {
+            format!("{RANGE}: {all} is epmd's or the guard's own: no node could be reached")
+        };
+        let help = "leave the key out for 1024-65535; ports = [] is how nothing is forwarded";
+        problems.push(Problem::error(written.span(), message).with_help(help));
+    }
+    range
+}
+
+fn outside(
+    written: Option<&Spanned<Ports<'_>>>,
+    beside: Beside<'_>,
+    problems: &mut Problems,
+) -> Option<PortSet> {
+    let outside = set(OUTSIDE, written?, problems, |set| {
+        let (port, owner) = beside.port_in(set)?;
+        let whose = match owner {
+            Owner::EpmdListen => "of [epmd] listen",
+            Owner::Epmd => "of epmd, where no peer looks for a node",
+            // It is on loopback, and these ports are not.
+            Owner::AdminListen => return None,
+        };
+        Some(Problem::error(None, format!("{OUTSIDE}: {port} is a port {whose}")))
+    });
+    Some(outside).filter(|set| !set.is_empty())
+}
+
+/// Reports the keys that count only where `ports` is "registered".
+fn report_without_effect(written: &WrittenDist<'_>, problems: &mut Problems) {
+    if let Some(range) = &written.range {
+        // Of no effect, but what is wrong with it is said all the same.
+        set(RANGE, range, problems, |_| None);
+    }
+    let names = written.names.as_ref().map(|names| (NAMES, names.span()));
+    let range = written.range.as_ref().map(|range| (RANGE, range.span()));
+    for (key, span) in [names, range].into_iter().flatten() {
+        let message = format!("{key}: has no effect: [dist] ports lists the ports that are offered");
+        let help = format!("take it out, or write ports = \"registered\" for {} to count", key.1);
+        problems.push(Problem::warning(span, message).with_help(help));
+    }
+    if let Some(outside) = written.outside.as_ref().filter(|outside| !outside.get_ref().as_slice().is_empty())
+    {
+        let message = format!("{OUTSIDE}: is possible only with ports = \"registered\"");
+        let help = "listed ports have the same numbers outside and inside: take it out";
+        problems.push(Problem::error(outside.span(), message).with_help(help));
+    }
+}
+
+fn names(
+    words: &Words<'_>,
+    ports: &PortRule,
+    lines: &mut LineCounter<'_>,
+    problems: &mut Problems,
+) -> NamePatterns {
+    let mut patterns = Vec::with_capacity(words.get_ref().len());
+    for word in words.get_ref() {
+        match word.get_ref().parse::<Pattern>() {
+            Ok(pattern) => patterns.push((pattern, line_of(lines, word.span().start))),
+            Err(fault) => {
+                let message = format!("{NAMES}: {} {fault}", quoted(word.get_ref()));
+                problems.push(Problem::error(word.span(), message));
+            }
+        }
+    }
+    let includes_nothing = words.get_ref().iter().all(|word| word.get_ref().starts_with('!'));
+    let counts = matches!(ports, PortRule::Registered { .. });
+    if counts && includes_nothing && !problems.has_error_within(&words.span()) {
+        let (what, help) = if words.get_ref().is_empty() {
+            ("is empty", "write names = [\"*\"] for every name, or leave the key out for the default")
+        } else {
+            ("has exclusions only", "add \"*\" for every name that is not excluded")
+        };
+        let message = format!("{NAMES}: {what}, so that no name gets a port");
+        problems.push(Problem::warning(words.span(), message).with_help(help));
+    }
+    NamePatterns::new(patterns)
+}
+
+/// Whose a port is that is no node's.
+#[derive(Debug, Clone, Copy)]
+enum Owner {
+    EpmdListen,
+    Epmd,
+    AdminListen,
+}
+
+/// The ports of epmd and of the guard, which are no node's whatever `[dist] range` says.
+pub(in crate::config) fn own_ports(epmd: &Epmd, admin: &Admin) -> PortSet {
+    Beside { epmd, admin }.ports()
+}
+
+impl Beside<'_> {
+    fn owned(self) -> impl Iterator<Item = (u16, Owner)> {
+        let listen = self.epmd.listen.iter().map(|(_, port)| (*port, Owner::EpmdListen));
+        let epmd = [self.epmd.backend.port(), DEFAULT_PORT].map(|port| (port, Owner::Epmd));
+        let admin = self.admin.listen.iter().map(|addr| (addr.port(), Owner::AdminListen));
+        listen.chain(epmd).chain(admin)
+    }
+
+    fn ports(self) -> PortSet {
+        PortSet::from_ranges(self.owned().map(|(port, _)| port..=port))
+    }
+
+    /// The first port that is in `set` and no node's.
+    fn port_in(self, set: &PortSet) -> Option<(u16, Owner)> {
+        self.owned().find(|(port, _)| set.contains(*port))
+    }
+}
+
+/// All ports that are written; `check` tells what is wrong with an element, wherever it stands.
+fn set(
+    key: Key,
+    written: &Spanned<Ports<'_>>,
+    problems: &mut Problems,
+    check: impl Fn(&PortSet) -> Option<Problem>,
+) -> PortSet {
+    let mut sets: Vec<PortSet> = Vec::new();
+    for item in written.get_ref().as_slice() {
+        let problem = match item.get_ref().parse::<PortSet>() {
+            Ok(set) => {
+                let problem = check(&set);
+                sets.push(set);
+                problem
+            }
+            Err(fault) => Some(port_problem(key, item.get_ref(), fault)),
+        };
+        if let Some(problem) = problem {
+            problems.push(Problem { span: Some(item.span()), ..problem });
         }
     }
     PortSet::from_ranges(sets.iter().flat_map(PortSet::iter_ranges))
 }
 
-fn port_problem(text: &str, fault: PortSetFault, span: Range<usize>) -> Problem {
-    if text == "registered" {
-        let message = format!("{PORTS}: \"registered\" is not available in this version");
-        return Problem::error(span, message)
-            .with_help("list the ports or ranges, such as [\"9100-9105\", 9200]");
+fn port_problem(key: Key, text: &str, fault: PortSetFault) -> Problem {
+    if key == PORTS && text == "registered" {
+        let message = format!("{PORTS}: \"registered\" cannot be in a list with ports");
+        return Problem::error(None, message).with_help("write it alone: ports = \"registered\"");
     }
-    let problem = Problem::error(span, format!("{PORTS}: {fault}"));
+    let problem = Problem::error(None, format!("{key}: {fault}"));
     match fault {
         PortSetFault::Reversed { first, last } => problem.with_help(format!("write \"{last}-{first}\"")),
         PortSetFault::NotANumber(_) if text.contains(',') => {
             problem.with_help("write a list: [\"9100-9105\", 9200]")
         }
+        PortSetFault::NotANumber(_) if key == PORTS => {
+            problem.with_help("write \"registered\", or ports and ranges such as [\"9100-9105\", 9200]")
+        }
         PortSetFault::Zero | PortSetFault::NotANumber(_) => problem,
     }
 }
 
-/// Peers on a port that is epmd's would either not be served or speak to epmd unchecked, also where epmd
-/// is not served: a bare relay lets them register names and end it.
-fn report_epmd_port(set: &PortSet, span: Range<usize>, epmd: &Epmd, problems: &mut Problems) {
-    let taken = epmd.listen.iter().map(|(_, port)| *port).find(|port| set.contains(*port));
-    let epmds = [epmd.backend.port(), DEFAULT_PORT].into_iter().find(|port| set.contains(*port));
-    let message = if let Some(port) = taken {
-        format!("{PORTS}: {port} is a port of [epmd] listen")
-    } else if let Some(port) = epmds {
-        format!("{PORTS}: {port} is a port of epmd, which peers would reach unchecked")
-    } else {
-        return report_wide_range(set, span, problems);
-    };
-    problems.push(Problem::error(span, message));
-}
-
 /// Whatever listens on loopback within a range is offered to peers, a database or a debugger too.
-fn report_wide_range(set: &PortSet, span: Range<usize>, problems: &mut Problems) {
-    let wide = set.iter_ranges().find(|range| range.end() - range.start() >= WIDE);
-    if let Some(range) = wide {
-        let (first, last) = range.into_inner();
-        let message =
-            format!("{PORTS}: {first}-{last} offers whatever listens there on loopback to every peer");
-        let help =
-            "list the ports that nodes use: inet_dist_listen_min and inet_dist_listen_max keep them together";
-        problems.push(Problem::warning(span, message).with_help(help));
-    }
+fn wide_range(set: &PortSet) -> Option<Problem> {
+    let wide = set.iter_ranges().find(|range| range.end() - range.start() >= WIDE)?;
+    let (first, last) = wide.into_inner();
+    let message = format!("{PORTS}: {first}-{last} offers whatever listens there on loopback to every peer");
+    let help = "write ports = \"registered\", which offers nodes alone, or list no more than the nodes use";
+    Some(Problem::warning(None, message).with_help(help))
 }

@@ -46,7 +46,8 @@ pub(super) fn build(written: &WrittenLimits<'_>, problems: &mut Problems) -> Lim
     limits
 }
 
-fn count(
+/// A whole number within `range`.
+pub(super) fn count(
     key: Key,
     written: Option<&Spanned<i64>>,
     range: RangeInclusive<u32>,

@@ -7,14 +7,14 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::{SECTIONS, Section, Word, Words};
+use super::{Port, Ports, SECTIONS, Section, Word, Words};
 use crate::config::problem::{Problem, Problems};
 use crate::config::text::quoted;
 
 /// The keys of one section of the file.
 #[derive(Debug)]
 pub(super) struct Keys<'a, 'p> {
-    section: &'static str,
+    section: &'static Section,
     table: Option<&'a DeTable<'a>>,
     problems: &'p mut Problems,
 }
@@ -26,16 +26,17 @@ pub(super) fn report_unknown_sections(root: &DeTable<'_>, problems: &mut Problem
         if SECTIONS.iter().any(|section| section.name == name) {
             continue;
         }
-        let known: Vec<String> = SECTIONS.iter().map(|section| format!("[{}]", section.name)).collect();
+        let known: Vec<String> = SECTIONS.iter().map(Section::to_string).collect();
         let tables = value.get_ref().as_array().into_iter().flatten();
         let is_section =
             value.get_ref().is_table() || tables.into_iter().any(|item| item.get_ref().is_table());
         let problem = if is_section {
             let message = format!("[{}]: is no section: there are {}", shown(name), known.join(", "));
             let likely = likely(name, SECTIONS.iter().map(|section| section.name));
+            let meant = SECTIONS.iter().find(|section| Some(section.name) == likely);
             with_help(
                 Problem::error(key.span(), message),
-                likely.map(|name| format!("did you mean [{name}]?")),
+                meant.map(|section| format!("did you mean {section}?")),
             )
         } else {
             let message = format!("{}: stands in no section: there are {}", shown(name), known.join(", "));
@@ -51,17 +52,60 @@ impl<'a, 'p> Keys<'a, 'p> {
         let value = root.get(section.name);
         let table = value.and_then(|value| value.get_ref().as_table());
         if let (Some(value), None) = (value, table) {
-            let message = format!("[{}]: must be a table, is {}", section.name, kind(value.get_ref()));
-            let help = format!("write [{}] once, in single brackets, and its keys below", section.name);
+            let message = format!("{section}: must be a table, is {}", kind(value.get_ref()));
+            let help = format!("write {section} once, in single brackets, and its keys below");
             problems.push(Problem::error(value.span(), message).with_help(help));
         }
+        Self::within(section, table, problems)
+    }
+
+    /// What `read` makes of each table of a section that may stand several times: of its keys, and of where
+    /// its header is.
+    pub(super) fn each<T>(
+        section: &'static Section,
+        root: &'a DeTable<'a>,
+        problems: &mut Problems,
+        read: impl Fn(Keys<'a, '_>, Range<usize>) -> T,
+    ) -> Vec<T> {
+        let Some(value) = root.get(section.name) else { return Vec::new() };
+        let wrong = |wanted: &str, value: &Spanned<DeValue<'_>>| {
+            let message = format!("{section}: must be {wanted}, is {}", kind(value.get_ref()));
+            let help = format!("write {section} in double brackets, once for each {}", section.name);
+            Problem::error(value.span(), message).with_help(help)
+        };
+        let Some(items) = value.get_ref().as_array() else {
+            problems.push(wrong("a list of tables", value));
+            return Vec::new();
+        };
+        let mut each = Vec::with_capacity(items.len());
+        for item in items {
+            match item.get_ref().as_table() {
+                Some(table) => {
+                    each.push(read(Keys::within(section, Some(table), problems), item.span()));
+                }
+                None => problems.push(wrong("a table", item)),
+            }
+        }
+        each
+    }
+
+    fn within(section: &'static Section, table: Option<&'a DeTable<'a>>, problems: &'p mut Problems) -> Self {
         for (key, _) in table.into_iter().flatten() {
             let name: &str = key.get_ref();
             if !section.keys.contains(&name) {
                 problems.push(unknown_key(section, name, key.span()));
             }
         }
-        Self { section: section.name, table, problems }
+        Self { section, table, problems }
+    }
+
+    /// Reports that `key` is missing from the table at `span`, and what to write.
+    pub(super) fn require(&mut self, key: &'static str, example: &str, span: &Range<usize>) {
+        if self.value(key).is_none() {
+            let message = format!("{}: has no {key}", self.section);
+            let help = format!("write {example}");
+            self.problems.push(Problem::error(span.clone(), message).with_help(help));
+        }
     }
 
     /// A string.
@@ -101,7 +145,7 @@ impl<'a, 'p> Keys<'a, 'p> {
     }
 
     /// Ports and ranges of them: a number, a string, or a list of these.
-    pub(super) fn ports(&mut self, key: &'static str) -> Option<Spanned<Vec<Spanned<Cow<'a, str>>>>> {
+    pub(super) fn ports(&mut self, key: &'static str) -> Option<Spanned<Ports<'a>>> {
         let value = self.value(key)?;
         let ports = match (value.get_ref().as_array(), port(value)) {
             (Some(items), _) => {
@@ -112,11 +156,12 @@ impl<'a, 'p> Keys<'a, 'p> {
                         None => self.wrong_element(key, item, "a port or a string such as \"9100-9105\""),
                     }
                 }
-                ports
+                Ports::List(ports)
             }
-            (None, Some(port)) => vec![port],
+            (None, Some(port)) => Ports::One(port),
             (None, None) => {
-                self.wrong(key, value, "a port, a range or a list of them", None).unwrap_or_default()
+                let none = self.wrong(key, value, "a port, a range or a list of them", None);
+                Ports::List(none.unwrap_or_default())
             }
         };
         Some(Spanned::new(value.span(), ports))
@@ -185,7 +230,7 @@ impl<'a, 'p> Keys<'a, 'p> {
         wanted: &str,
         help: Option<String>,
     ) -> Option<T> {
-        let message = format!("[{}] {key}: must be {wanted}, is {}", self.section, kind(value.get_ref()));
+        let message = format!("{} {key}: must be {wanted}, is {}", self.section, kind(value.get_ref()));
         self.problems.push(with_help(Problem::error(value.span(), message), help));
         None
     }
@@ -196,7 +241,7 @@ impl<'a, 'p> Keys<'a, 'p> {
     }
 
     fn report(&mut self, key: &str, span: Range<usize>, message: impl fmt::Display) {
-        self.problems.push(Problem::error(span, format!("[{}] {key}: {message}", self.section)));
+        self.problems.push(Problem::error(span, format!("{} {key}: {message}", self.section)));
     }
 }
 
@@ -217,7 +262,7 @@ fn word<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Word<'a>> {
     value.get_ref().as_str().map(|text| Spanned::new(value.span(), text))
 }
 
-fn port<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Spanned<Cow<'a, str>>> {
+fn port<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Port<'a>> {
     let decimal = |number: &'a DeInteger<'a>| {
         let read = i64::from_str_radix(number.as_str(), number.radix());
         read.map_or(Cow::Borrowed(number.as_str()), |number| Cow::Owned(number.to_string()))
@@ -229,7 +274,7 @@ fn port<'a>(value: &'a Spanned<DeValue<'a>>) -> Option<Spanned<Cow<'a, str>>> {
 
 fn unknown_key(section: &Section, name: &str, span: Range<usize>) -> Problem {
     let known = section.keys.join(", ");
-    let message = format!("[{}] {}: is no key: there are {known}", section.name, shown(name));
+    let message = format!("{section} {}: is no key: there are {known}", shown(name));
     let likely = likely(name, section.keys.iter().copied()).map(|name| format!("did you mean {name}?"));
     with_help(Problem::error(span, message), likely.or_else(|| homes(name, section.name)))
 }
@@ -237,7 +282,7 @@ fn unknown_key(section: &Section, name: &str, span: Range<usize>) -> Problem {
 /// The sections other than `here` that have the key `name`.
 fn homes(name: &str, here: &str) -> Option<String> {
     let having = SECTIONS.iter().filter(|section| section.name != here && section.keys.contains(&name));
-    let homes: Vec<String> = having.map(|section| format!("[{}]", section.name)).collect();
+    let homes: Vec<String> = having.map(Section::to_string).collect();
     (!homes.is_empty())
         .then(|| format!("{name} is a key of {}: put it below that header", homes.join(" and ")))
 }
