@@ -1,12 +1,17 @@
-//! What operators see: the log. Event names and fields are listed in `docs/logs.md`.
+//! What operators see: the log and the metrics. Event names and fields are listed in `docs/logs.md`, series
+//! in `docs/metrics.md`.
 //!
 //! Never decides anything, and never makes a connection wait for whoever reads the log.
 
 mod logs;
+mod metrics;
+mod process;
 mod refusals;
 mod reminders;
 
-pub use logs::{LogGuard, init, log_panics};
+pub use logs::{DroppedLines, LevelHandle, LogGuard, init, log_panics};
+pub use metrics::{LastReload, Metrics, Observed, PeerObserved, Readiness, ReloadOutcome, Totals, Traffic};
+pub use process::{Process, process};
 pub use refusals::{Again, RefusalLog};
 pub use reminders::Reminders;
 

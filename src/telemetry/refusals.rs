@@ -60,6 +60,18 @@ impl RefusalLog {
         }
     }
 
+    /// Sources and reasons that are told apart now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether nothing was refused lately.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Forgets what has been quiet for a minute, and tells what else was refused in that minute.
     pub fn sweep(&self, now: Instant) -> Vec<Again> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
