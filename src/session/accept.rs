@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::account::log_refusal;
 use super::connection::{Role, Session};
 use super::context::{Context, Slot};
+use super::snapshot::Snapshot;
 use super::walk::walk;
 use crate::policy::{Admission, Arrival, Audience, Denial};
 use crate::transport::{Accepted, Listener, reset};
@@ -19,24 +20,36 @@ use crate::transport::{Accepted, Listener, reset};
 pub struct Post {
     /// What it serves.
     pub role: Role,
-    /// Whom it is for, which may change while it stands.
-    pub audience: watch::Receiver<Audience>,
+    /// Whom it is for and where it leads, which may change while it stands.
+    pub service: watch::Receiver<Service>,
+}
+
+/// Whom a listener is for, and where it leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Whom it is for.
+    pub audience: Audience,
+    /// The port behind us; for epmd it means nothing.
+    pub inside: u16,
+    /// The node behind it, where its name is known.
+    pub node: Option<Arc<str>>,
 }
 
 /// Serves `listener` until `stop`. Sessions live on when it ends.
 pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, stop: CancellationToken) {
-    let Post { role, audience } = post;
+    let Post { role, service } = post;
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let audience = *audience.borrow();
-        match admit(&context, &accepted.arrival, audience) {
-            Ok((admission, slot)) => {
-                let session =
-                    Session { role, admission, arrival: accepted.arrival, id: context.next_id(), slot };
+        let arrival = accepted.arrival;
+        let service = service.borrow().clone();
+        match admit(&context, &arrival, service.audience) {
+            Ok((snapshot, admission, slot)) => {
+                let id = context.next_id();
+                let session = Session { role, admission, snapshot, arrival, service, id, slot };
                 context.sessions.spawn(walk(accepted.stream, session, Arc::clone(&context)));
             }
             Err(denial) => refuse(&context, accepted, role, denial),
@@ -44,10 +57,15 @@ pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, s
     }
 }
 
-fn admit(context: &Context, arrival: &Arrival, audience: Audience) -> Result<(Admission, Slot), Denial> {
-    let admission = context.policy().admit(arrival, audience)?;
+fn admit(
+    context: &Context,
+    arrival: &Arrival,
+    audience: Audience,
+) -> Result<(Arc<Snapshot>, Admission, Slot), Denial> {
+    let snapshot = context.snapshot();
+    let admission = snapshot.policy.admit(arrival, audience)?;
     let slot = context.take_slot(&admission).map_err(Denial::Full)?;
-    Ok((admission, slot))
+    Ok((snapshot, admission, slot))
 }
 
 fn refuse(context: &Context, accepted: Accepted, role: Role, denial: Denial) {

@@ -14,6 +14,7 @@ pub(super) fn account(context: &Context, session: &Session, outcome: &Outcome, b
         Standing::Itself => "self",
         Standing::NamedPeer(_) | Standing::NetworkPeer(_) => "peer",
     };
+    context.metrics.connection(role.label(), outcome.reason.label());
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     macro_rules! closed {
         ($level:ident) => {
@@ -35,6 +36,7 @@ pub(super) fn account(context: &Context, session: &Session, outcome: &Outcome, b
         | CloseReason::LinkReset(_)
         | CloseReason::HalfClosed
         | CloseReason::RegistrationEnded(_)
+        | CloseReason::Revoked(_)
         | CloseReason::Stopped => closed!(info),
         CloseReason::BackendDown | CloseReason::BackendTimeout | CloseReason::BackendFault => {
             throttled(context, session, outcome, || closed!(warn), || closed!(debug))
@@ -61,22 +63,27 @@ fn throttled(context: &Context, session: &Session, outcome: &Outcome, first: imp
 /// One line for the first refusal of a source and reason in a minute; the others are DEBUG.
 pub(super) fn log_refusal(context: &Context, arrival: Arrival, role: Role, denial: Denial) {
     let ip = arrival.peer.ip();
+    context.metrics.refusal(denial.label(), denial.stage());
     let rule = match denial {
-        Denial::Denied(id) => context.policy().rule(id).map(ToString::to_string),
+        Denial::Denied(id) => context.snapshot().policy.rule(id).map(ToString::to_string),
         Denial::NotAllowed
         | Denial::DenyUnresolved
         | Denial::NotForPeers
+        | Denial::Draining
         | Denial::Full(_)
         | Denial::LocalOnly(_)
-        | Denial::UnknownOpcode(_) => None,
+        | Denial::UnknownOpcode(_)
+        | Denial::PortNotOffered(_) => None,
     };
     let asked = match denial {
         Denial::LocalOnly(opcode) => Some(opcode.to_string()),
         Denial::UnknownOpcode(byte) => Some(format!("opcode {byte}")),
+        Denial::PortNotOffered(port) => Some(format!("port {port}")),
         Denial::NotAllowed
         | Denial::Denied(_)
         | Denial::DenyUnresolved
         | Denial::NotForPeers
+        | Denial::Draining
         | Denial::Full(_) => None,
     };
     macro_rules! refused {

@@ -46,6 +46,8 @@ pub enum CloseReason {
     LinkReset(Party),
     /// One end had closed and the other one stayed silent.
     HalfClosed,
+    /// A reload took the leave of the link away.
+    Revoked(Denial),
     /// We were told to stop.
     Stopped,
 }
@@ -73,6 +75,7 @@ impl CloseReason {
             Self::LinkReset(Party::Downstream) => "reset_by_downstream",
             Self::LinkReset(Party::Upstream) => "reset_by_upstream",
             Self::HalfClosed => "half_closed",
+            Self::Revoked(_) => "revoked",
             Self::Stopped => "stopped",
         }
     }

@@ -2,44 +2,34 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::links::Links;
 use super::ports::Ports;
-use crate::policy::{Admission, Caps, Full, Policy, SlotTable, Standing};
-use crate::telemetry::{RefusalLog, Reminders};
-use crate::transport::{BufferPool, Dialer, Relay};
-
-/// Deadlines and caps.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// For one whole epmd request.
-    pub request_timeout: Duration,
-    /// For epmd's whole answer, and for a peer to take it.
-    pub backend_timeout: Duration,
-    /// For the silence of the remaining direction of a half-closed link.
-    pub half_close_timeout: Duration,
-    /// How many connections there may be.
-    pub caps: Caps,
-}
+use super::snapshot::{Snapshot, Snapshots};
+use crate::policy::{Admission, Caps, Full, SlotTable, Standing};
+use crate::telemetry::{Metrics, RefusalLog, Reminders};
+use crate::transport::{BufferPool, Relay};
 
 /// Shared by all connections of a guard.
 #[derive(Debug)]
 pub struct Context {
-    policy: watch::Receiver<Arc<Policy>>,
+    snapshots: Snapshots,
     slots: Arc<Mutex<SlotTable>>,
     ids: AtomicU64,
     /// Refused addresses whose host name may explain the refusal.
     strangers: mpsc::Sender<IpAddr>,
-    pub(super) settings: Settings,
     pub(super) ports: Ports,
     asking: Asking,
-    pub(super) dialer: Dialer,
-    pub(super) relay: Relay,
+    buffers: BufferPool,
+    /// The links that are up.
+    pub links: Links,
+    /// What was counted.
+    pub metrics: Metrics,
     /// What was refused lately.
     pub refusals: RefusalLog,
     /// What else was told lately.
@@ -72,25 +62,18 @@ pub(super) struct Slot {
 impl Context {
     /// A context whose refused addresses are handed to `strangers`.
     #[must_use]
-    pub fn new(
-        policy: watch::Receiver<Arc<Policy>>,
-        settings: Settings,
-        dialer: Dialer,
-        ports: Ports,
-        strangers: mpsc::Sender<IpAddr>,
-    ) -> Self {
-        let relay = Relay { buffers: BufferPool::default(), half_close_timeout: settings.half_close_timeout };
+    pub fn new(snapshots: Snapshots, caps: Caps, ports: Ports, strangers: mpsc::Sender<IpAddr>) -> Self {
         let asking = Asking { peers: Semaphore::new(ASKING_AT_ONCE), itself: Semaphore::new(ASKING_AT_ONCE) };
         Self {
-            policy,
-            slots: Arc::new(Mutex::new(SlotTable::new(settings.caps))),
+            snapshots,
+            slots: Arc::new(Mutex::new(SlotTable::new(caps))),
             ids: AtomicU64::new(1),
             strangers,
-            settings,
             ports,
             asking,
-            dialer,
-            relay,
+            buffers: BufferPool::default(),
+            links: Links::default(),
+            metrics: Metrics::new(),
             refusals: RefusalLog::default(),
             reminders: Reminders::default(),
             sessions: TaskTracker::new(),
@@ -104,19 +87,30 @@ impl Context {
             Standing::Itself => &self.asking.itself,
             Standing::NamedPeer(_) | Standing::NetworkPeer(_) => &self.asking.peers,
         };
-        tokio::time::timeout(self.settings.backend_timeout, places.acquire()).await.ok()?.ok()
+        tokio::time::timeout(self.snapshot().backend_timeout(), places.acquire()).await.ok()?.ok()
     }
 
-    /// The rules as they are now.
+    /// The generation in force.
     #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.borrow())
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.current()
+    }
+
+    /// How a link that comes up now is carried.
+    pub(super) fn relay(&self, snapshot: &Snapshot) -> Relay {
+        let half_close_timeout = snapshot.config.limits.half_close_timeout;
+        Relay { buffers: self.buffers.clone(), half_close_timeout }
+    }
+
+    /// The table of connections, while the value is held.
+    pub fn slots(&self) -> MutexGuard<'_, SlotTable> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections at this moment.
     #[must_use]
     pub fn connections(&self) -> u32 {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).in_use()
+        self.slots().in_use()
     }
 
     /// A number that no other connection of this process has.
@@ -127,7 +121,7 @@ impl Context {
     /// Takes a place for the connection.
     pub(super) fn take_slot(&self, admission: &Admission) -> Result<Slot, Full> {
         let (standing, ip) = (admission.standing(), admission.peer().ip());
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).take(standing, ip)?;
+        self.slots().take(standing, ip)?;
         Ok(Slot { slots: Arc::clone(&self.slots), standing, ip })
     }
 

@@ -1,6 +1,7 @@
 //! A question to epmd: read one bounded request, decide, ask in our own words, answer in our own.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -10,12 +11,13 @@ use tokio::time::Instant;
 use super::close::{CloseReason, Outcome, Party};
 use super::connection::Session;
 use super::context::Context;
-use super::ports::Reach;
+use super::ports::{Reach, Sighting};
 use super::question::{QuestionError, ask};
-use crate::policy::Permit;
+use super::snapshot::Snapshot;
+use crate::policy::{Permit, Withheld};
 use crate::proto::epmd::{
-    Alive2, Alive2Reply, AliveName, DumpReply, MAX_REQUEST, Malformed, NamesReply, Opcode, PortReply,
-    ReplyFault, Request, StopReply, frame, opcode,
+    Alive2, Alive2Reply, DumpReply, MAX_REQUEST, Malformed, NamesReply, Opcode, PortReply, ReplyFault,
+    Request, StopReply, frame, opcode,
 };
 use crate::telemetry::describe;
 use crate::transport::{Upstream, answer_and_close};
@@ -24,8 +26,8 @@ use crate::transport::{Upstream, answer_and_close};
 pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Context) -> Outcome {
     let mut input = Vec::new();
     let read = tokio::select! {
-        read = read_request(&mut stream, &mut input, session, context) => read,
-        () = tokio::time::sleep(context.settings.request_timeout) => Err(CloseReason::RequestTimeout),
+        read = read_request(&mut stream, &mut input, session) => read,
+        () = tokio::time::sleep(session.snapshot.request_timeout()) => Err(CloseReason::RequestTimeout),
         () = context.stop.cancelled() => Err(CloseReason::Stopped),
     };
     if let Err(reason) = read {
@@ -33,20 +35,42 @@ pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Co
     }
     let request = match frame(&input).map(Option::unwrap_or_default).and_then(Request::decode) {
         Ok(request) => request,
-        Err(malformed) => return refuse_malformed(stream, &input, malformed, context).await,
+        Err(malformed) => return refuse_malformed(stream, &input, malformed, session).await,
     };
-    let permit = match context.policy().authorize_request(&session.admission, &request) {
-        Ok(permit) => permit,
+    let authorized = session.renew(context).and_then(|(snapshot, admission)| {
+        let permit = snapshot.policy.authorize_request(&admission, &request)?;
+        Ok((snapshot, permit))
+    });
+    let (snapshot, permit) = match authorized {
+        Ok(authorized) => authorized,
         Err(denial) => return CloseReason::Refused(denial).into(),
     };
+    let question = Question { session, context, snapshot, permit };
     let asked = describe_request(&request);
     let served = match request {
-        Request::Alive2(alive) => register(stream, &permit, &alive, (session, context)).await,
+        Request::Alive2(alive) => register(stream, &alive, &question).await,
         Request::PortPlease2(_) | Request::Names | Request::Dump | Request::Stop(_) | Request::Kill => {
-            answer(stream, &permit, &request, (session, context)).await
+            answer(stream, &request, &question).await
         }
     };
     served.unwrap_or_else(|failed| failed).asked(asked)
+}
+
+/// What is told of where a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// At this port of ours.
+    At(u16),
+    /// That there is no such name.
+    NotFound,
+}
+
+/// A question that may be asked.
+struct Question<'a> {
+    session: &'a Session,
+    context: &'a Context,
+    snapshot: Arc<Snapshot>,
+    permit: Permit,
 }
 
 /// Reads until the frame is whole. Whether the peer may ask for it at all is decided when the opcode
@@ -55,7 +79,6 @@ async fn read_request(
     stream: &mut TcpStream,
     input: &mut Vec<u8>,
     session: &Session,
-    context: &Context,
 ) -> Result<(), CloseReason> {
     let mut chunk = [0; MAX_REQUEST + 3];
     loop {
@@ -65,7 +88,7 @@ async fn read_request(
         }
         input.extend_from_slice(chunk.get(..count).unwrap_or_default());
         if let Some(opcode) = opcode(input).map_err(CloseReason::Malformed)? {
-            let allowed = context.policy().may_ask(&session.admission, opcode);
+            let allowed = session.snapshot.policy.may_ask(&session.admission, opcode);
             allowed.map_err(CloseReason::Refused)?;
         }
         // A frame is never longer than MAX_REQUEST + 2 bytes and anything behind it is an error, so
@@ -81,7 +104,7 @@ async fn refuse_malformed(
     stream: TcpStream,
     input: &[u8],
     malformed: Malformed,
-    context: &Context,
+    session: &Session,
 ) -> Outcome {
     let outcome = Outcome::from(CloseReason::Malformed(malformed));
     let (Malformed::Name(_), Ok(Some(Opcode::Alive2))) = (malformed, opcode(input)) else { return outcome };
@@ -90,7 +113,7 @@ async fn refuse_malformed(
         _ => return outcome,
     };
     let answer = Alive2Reply::refusal(highest).encode();
-    match answer_and_close(stream, &answer, context.settings.backend_timeout).await {
+    match answer_and_close(stream, &answer, session.snapshot.backend_timeout()).await {
         Ok(()) => outcome.moved(0, length(&answer)),
         Err(error) => Outcome::from(CloseReason::AnswerNotTaken).detail(error.to_string()),
     }
@@ -108,16 +131,15 @@ fn describe_request(request: &Request<'_>) -> String {
 /// Asks epmd, and passes on what its answer means.
 async fn answer(
     stream: TcpStream,
-    permit: &Permit,
     request: &Request<'_>,
-    (session, context): (&Session, &Context),
+    question: &Question<'_>,
 ) -> Result<Outcome, Outcome> {
-    let timeout = context.settings.backend_timeout;
+    let Question { session, context, snapshot, .. } = question;
+    let timeout = snapshot.backend_timeout();
     // KILL ends nothing: epmd is asked whether it holds a name, which is what decides its answer.
-    let question = if let Request::Kill = request { Request::Names } else { *request };
-    let sent = question.encode();
-    let place = place_to_ask((session, context)).await?;
-    let upstream = dial_epmd(permit, context).await?;
+    let sent = if let Request::Kill = request { Request::Names } else { *request }.encode();
+    let place = question.place_to_ask().await?;
+    let upstream = question.dial_epmd().await?;
     let received = ask(upstream.into_stream(), &sent, timeout).await.map_err(|error| {
         let reason = match error {
             QuestionError::TimedOut(_) => CloseReason::BackendTimeout,
@@ -126,19 +148,21 @@ async fn answer(
         Outcome::from(reason).detail(describe(&error))
     })?;
     drop(place);
-    let port = session.arrival.local.port();
-    let bytes = reply_to(request, &received, port.into()).map_err(|fault| {
+    let local = session.arrival.local;
+    let told = question.offered_port(request, &received).await;
+    let received =
+        if told == Some(Told::NotFound) { PortReply::NotFound { result: 1 }.encode() } else { received };
+    let outside = |inside| match told {
+        Some(Told::At(port)) => port,
+        Some(Told::NotFound) | None => context.ports.outside_of(local.ip(), inside).unwrap_or(inside),
+    };
+    let bytes = reply_to(request, &received, local.port().into(), outside).map_err(|fault| {
         let reason = match fault {
             ReplyFault::Silent => CloseReason::BackendRefused,
             ReplyFault::WrongOpcode(_) | ReplyFault::BadFields => CloseReason::BackendFault,
         };
         Outcome::from(reason).detail(fault.to_string())
     })?;
-    if let Request::PortPlease2(name) = request
-        && let Ok(PortReply::Found { port, .. }) = PortReply::decode(&received)
-    {
-        wait_for_port(port, *name, (session, context)).await;
-    }
     let moved = (length(&sent), length(&bytes));
     match answer_and_close(stream, &bytes, timeout).await {
         Ok(()) => Ok(Outcome::from(CloseReason::Answered).moved(moved.0, moved.1)),
@@ -146,40 +170,75 @@ async fn answer(
     }
 }
 
-/// No answer that names a port leaves before the port is open; where it cannot be opened the answer goes
-/// all the same, since a node on every address can be reached without us.
-async fn wait_for_port(port: u16, name: AliveName<'_>, (session, context): (&Session, &Context)) {
-    let addr = SocketAddr::new(session.arrival.local.ip(), port);
-    let help = match context.ports.reach(addr, session.admission.standing()).await {
-        Reach::Open => return,
-        Reach::Shut => "see port_taken and port_not_opened in the log",
-        Reach::NotForwarded => "add the port to [dist] ports, or have the node take one of them",
-    };
-    if context.reminders.is_due("port_not_reachable", port, Instant::now()) {
-        tracing::warn!(name = name.to_string(), listener = %addr, help, "port_not_reachable");
+impl<'a> Question<'a> {
+    /// The port that the name is told to be at. No answer that names a port leaves before the port is open;
+    /// where it cannot be opened the answer goes all the same, since a node on every address can be reached
+    /// without us. Where ports are remapped, the node's own number may be another node's on the outside.
+    async fn offered_port(&self, request: &Request<'_>, received: &[u8]) -> Option<Told> {
+        let Request::PortPlease2(name) = request else { return None };
+        let Ok(PortReply::Found { port, .. }) = PortReply::decode(received) else { return None };
+        let Self { session, context, snapshot, .. } = self;
+        let ip = session.arrival.local.ip();
+        let rules = snapshot.policy.dist();
+        let otherwise = if rules.ports.is_remapped() { Told::NotFound } else { Told::At(port) };
+        let help = match rules.offers(name.as_bytes(), port) {
+            // The nodes of command-line tools are not to be dialled.
+            Err(Withheld::Name) => return Some(otherwise),
+            Err(Withheld::NotListed) => "add the port to [dist] ports, or have the node take one of them",
+            Err(Withheld::OutOfRange) => {
+                "the port is outside of [dist] range: widen it, or have the node take one within"
+            }
+            Ok(()) => {
+                let sighting = Sighting { name: name.as_str().into(), port };
+                match context.ports.reach(ip, sighting, session.admission.standing()).await {
+                    Reach::Open(outside) => return Some(Told::At(outside)),
+                    Reach::Shut => "see node_exposed, port_taken and port_not_opened in the log",
+                    Reach::NotOffered => {
+                        "nothing listens there on [dist] backend, or no port of [dist] outside is left"
+                    }
+                }
+            }
+        };
+        if context.reminders.is_due("port_not_reachable", port, Instant::now()) {
+            let listener = SocketAddr::new(ip, port);
+            tracing::warn!(name = name.to_string(), %listener, help, "port_not_reachable");
+        }
+        Some(otherwise)
+    }
+
+    async fn place_to_ask(&self) -> Result<SemaphorePermit<'a>, Outcome> {
+        let place = self.context.place_to_ask(self.session.admission.standing()).await;
+        place.ok_or_else(|| {
+            Outcome::from(CloseReason::BackendTimeout).detail("too many questions wait for epmd")
+        })
+    }
+
+    async fn dial_epmd(&self) -> Result<Upstream, Outcome> {
+        self.snapshot.dialer.dial(&self.permit).await.map_err(|error| {
+            let cure =
+                "start epmd on loopback, for instance by starting a node with ERL_EPMD_ADDRESS=127.0.0.1";
+            Outcome::from(CloseReason::BackendDown).detail(format!("{}; {cure}", describe(&error)))
+        })
     }
 }
 
-async fn place_to_ask<'a>(
-    (session, context): (&Session, &'a Context),
-) -> Result<SemaphorePermit<'a>, Outcome> {
-    let place = context.place_to_ask(session.admission.standing()).await;
-    place.ok_or_else(|| Outcome::from(CloseReason::BackendTimeout).detail("too many questions wait for epmd"))
-}
-
-async fn dial_epmd(permit: &Permit, context: &Context) -> Result<Upstream, Outcome> {
-    context.dialer.dial(permit).await.map_err(|error| {
-        let cure = "start epmd on loopback, for instance by starting a node with ERL_EPMD_ADDRESS=127.0.0.1";
-        Outcome::from(CloseReason::BackendDown).detail(format!("{}; {cure}", describe(&error)))
-    })
-}
-
-/// Our own bytes for what epmd answered. The port of NAMES is the one that was dialled:
-/// `erl_epmd` compares them.
-fn reply_to(request: &Request<'_>, received: &[u8], port: u32) -> Result<Vec<u8>, ReplyFault> {
+/// Our own bytes for what epmd answered. The port of NAMES and DUMP is the one that was dialled:
+/// `erl_epmd` compares them. `outside` tells by which port of ours a node's own is reached.
+fn reply_to(
+    request: &Request<'_>,
+    received: &[u8],
+    port: u32,
+    outside: impl Fn(u16) -> u16,
+) -> Result<Vec<u8>, ReplyFault> {
     Ok(match request {
-        Request::PortPlease2(_) => PortReply::decode(received)?.encode(),
-        Request::Names => NamesReply { epmd_port: port, ..NamesReply::decode(received)? }.encode(),
+        Request::PortPlease2(_) => PortReply::decode(received)?.with_port(outside).encode(),
+        Request::Names => {
+            let mut reply = NamesReply { epmd_port: port, ..NamesReply::decode(received)? };
+            for listed in &mut reply.names {
+                listed.port = outside(listed.port);
+            }
+            reply.encode()
+        }
         Request::Dump => DumpReply { epmd_port: port, ..DumpReply::decode(received)? }.encode(),
         Request::Stop(_) => StopReply::decode(received)?.encode(),
         Request::Kill => match NamesReply::decode(received)? {
@@ -194,13 +253,12 @@ fn reply_to(request: &Request<'_>, received: &[u8], port: u32) -> Result<Vec<u8>
 /// Registers a local node's name at epmd for as long as both connections last.
 async fn register(
     mut stream: TcpStream,
-    permit: &Permit,
     alive: &Alive2<'_>,
-    (session, context): (&Session, &Context),
+    question: &Question<'_>,
 ) -> Result<Outcome, Outcome> {
-    let timeout = context.settings.backend_timeout;
-    let place = place_to_ask((session, context)).await?;
-    let mut upstream = dial_epmd(permit, context).await?.into_stream();
+    let timeout = question.snapshot.backend_timeout();
+    let place = question.place_to_ask().await?;
+    let mut upstream = question.dial_epmd().await?.into_stream();
     let sent = Request::Alive2(*alive).encode();
     let reply = tokio::time::timeout(timeout, exchange_alive(&mut upstream, &sent)).await;
     let reply = reply.map_err(|_| Outcome::from(CloseReason::BackendTimeout))??;
@@ -224,7 +282,7 @@ async fn register(
     let reason = tokio::select! {
         _ = stream.read(&mut down_byte) => CloseReason::RegistrationEnded(Party::Downstream),
         _ = upstream.read(&mut up_byte) => CloseReason::RegistrationEnded(Party::Upstream),
-        () = context.stop.cancelled() => CloseReason::Stopped,
+        () = question.context.stop.cancelled() => CloseReason::Stopped,
     };
     Ok(Outcome::from(reason).moved(moved.0, moved.1))
 }
@@ -265,27 +323,54 @@ impl From<Malformed> for CloseReason {
 mod tests {
     use super::*;
 
+    fn same(port: u16) -> u16 {
+        port
+    }
+
     #[test]
     fn kill_is_answered_by_what_epmd_holds_and_never_sent() {
-        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11", 4369), Ok(b"OK".to_vec()));
-        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11name a at port 1\n", 4369), Ok(b"NO".to_vec()));
+        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11", 4369, same), Ok(b"OK".to_vec()));
+        assert_eq!(
+            reply_to(&Request::Kill, b"\0\0\x11\x11name a at port 1\n", 4369, same),
+            Ok(b"NO".to_vec())
+        );
         // A name that cannot be read is a name all the same.
-        assert_eq!(reply_to(&Request::Kill, b"\0\0\x11\x11name a b at port 1\n", 4369), Ok(b"NO".to_vec()));
+        assert_eq!(
+            reply_to(&Request::Kill, b"\0\0\x11\x11name a b at port 1\n", 4369, same),
+            Ok(b"NO".to_vec())
+        );
     }
 
     #[test]
     fn names_and_dump_carry_the_port_that_was_dialled() {
         assert_eq!(
-            reply_to(&Request::Names, b"\0\0\x11\x11name a at port 1\n", 5000).unwrap(),
+            reply_to(&Request::Names, b"\0\0\x11\x11name a at port 1\n", 5000, same).unwrap(),
             b"\0\0\x13\x88name a at port 1\n"
         );
-        assert_eq!(reply_to(&Request::Dump, b"\0\0\x11\x11", 5000).unwrap(), b"\0\0\x13\x88");
+        assert_eq!(reply_to(&Request::Dump, b"\0\0\x11\x11", 5000, same).unwrap(), b"\0\0\x13\x88");
     }
 
     #[test]
     fn an_answer_of_another_kind_is_not_passed_on() {
         let name = crate::proto::epmd::AliveName::new(b"a").unwrap();
-        assert_eq!(reply_to(&Request::PortPlease2(name), b"HTTP/1.0", 1), Err(ReplyFault::WrongOpcode(b'H')));
-        assert_eq!(reply_to(&Request::Stop(name), b"", 1), Err(ReplyFault::Silent));
+        assert_eq!(
+            reply_to(&Request::PortPlease2(name), b"HTTP/1.0", 1, same),
+            Err(ReplyFault::WrongOpcode(b'H'))
+        );
+        assert_eq!(reply_to(&Request::Stop(name), b"", 1, same), Err(ReplyFault::Silent));
+    }
+
+    #[test]
+    fn a_node_that_is_offered_at_another_port_is_told_to_be_there() {
+        let outside = |port| if port == 43211 { 9100 } else { port };
+        let found = |port: &[u8]| [b"w\0", port, b"\x4d\0\0\x06\0\x05\0\x01a\0\0"].concat();
+        let name = crate::proto::epmd::AliveName::new(b"a").unwrap();
+        let told = reply_to(&Request::PortPlease2(name), &found(b"\xa8\xcb"), 1, outside);
+        assert_eq!(told.unwrap(), found(b"\x23\x8c"));
+        let listed = b"\0\0\x11\x11name b at port 43211\nname a at port 5\n";
+        assert_eq!(
+            reply_to(&Request::Names, listed, 4369, outside).unwrap(),
+            b"\0\0\x11\x11name b at port 9100\nname a at port 5\n"
+        );
     }
 }

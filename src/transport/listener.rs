@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -55,7 +56,18 @@ impl Listener {
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
-        let socket = TcpListener::from_std(socket.into())?;
+        Self::from_std(socket.into())
+    }
+
+    /// Takes over a socket that listens already.
+    ///
+    /// # Errors
+    /// `InvalidInput` where it does not listen, or the kernel's.
+    pub fn from_std(socket: std::net::TcpListener) -> io::Result<Self> {
+        check_listens(&socket)?;
+        // One of systemd's blocks unless its unit says otherwise, and tokio does not see to it.
+        socket.set_nonblocking(true)?;
+        let socket = TcpListener::from_std(socket)?;
         let addr = socket.local_addr()?;
         Ok(Self { socket, addr, wait: FIRST_WAIT, told: None })
     }
@@ -97,6 +109,15 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// The type of a `TcpListener` that was made from a descriptor promises nothing.
+pub(super) fn check_listens(socket: &std::net::TcpListener) -> io::Result<()> {
+    if getsockopt(socket, sockopt::AcceptConn)? {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Never decides who may connect (`policy`) and knows nothing of epmd's or the nodes' protocols.
 
+pub mod activation;
 mod buffers;
 mod dialer;
 pub mod holder;
@@ -10,9 +11,11 @@ mod listener;
 mod relay;
 mod reply;
 pub mod sockets;
+mod traffic;
 
 pub use buffers::BufferPool;
 pub use dialer::{Backends, DialError, Dialer, Upstream};
 pub use listener::{Accepted, Listener};
-pub use relay::{Ended, How, Relay, Relayed, Side};
+pub use relay::{Ended, How, Relay, Side};
 pub use reply::{answer_and_close, reset};
+pub use traffic::{Direction, Traffic};

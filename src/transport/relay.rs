@@ -6,7 +6,6 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use super::buffers::BufferPool;
 use super::dialer::Upstream;
 use super::reply::reset;
+use super::traffic::{Direction, Traffic};
 
 /// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,27 +45,6 @@ pub enum Ended {
     HalfClosedTooLong(Side),
     /// We were told to stop.
     Stopped,
-}
-
-/// What a relay did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Relayed {
-    /// Bytes from downstream to upstream.
-    pub bytes_up: u64,
-    /// Bytes from upstream to downstream.
-    pub bytes_down: u64,
-    /// Why it ended.
-    pub ended: Ended,
-}
-
-/// What one direction has moved, and when last. One task writes and reads it; atomics only let that
-/// task move between threads.
-#[derive(Debug)]
-struct Moved {
-    bytes: AtomicU64,
-    begun: Instant,
-    /// Milliseconds after `begun`.
-    last: AtomicU64,
 }
 
 /// Why a direction cannot go on.
@@ -97,25 +76,30 @@ pub struct Relay {
 
 impl Relay {
     /// Carries bytes between the ends until both directions have ended, one end breaks, or `stop`
-    /// says so.
+    /// says so; what it has carried is told to `traffic` all along.
     ///
     /// Dropping the future closes both sockets; no byte is held anywhere but in it.
-    pub async fn run(&self, down: TcpStream, up: Upstream, stop: impl Future<Output = ()>) -> Relayed {
+    pub async fn run(
+        &self,
+        (down, up): (TcpStream, Upstream),
+        traffic: &Traffic,
+        stop: impl Future<Output = ()>,
+    ) -> Ended {
         let up = up.into_stream();
-        let (to_up, to_down) = (Moved::new(), Moved::new());
+        let Traffic { up: to_up, down: to_down } = traffic;
         let ended = {
             let (down, up) = ((&down, Side::Downstream), (&up, Side::Upstream));
-            let mut upward = pin!(self.pump(down, up, &to_up));
-            let mut downward = pin!(self.pump(up, down, &to_down));
+            let mut upward = pin!(self.pump(down, up, to_up));
+            let mut downward = pin!(self.pump(up, down, to_down));
             let both = async {
                 tokio::select! {
                     first = &mut upward => match first {
                         Err(broken) => broken.into(),
-                        Ok(()) => self.finish(Side::Downstream, downward, &to_down).await,
+                        Ok(()) => self.finish(Side::Downstream, downward, to_down).await,
                     },
                     first = &mut downward => match first {
                         Err(broken) => broken.into(),
-                        Ok(()) => self.finish(Side::Upstream, upward, &to_up).await,
+                        Ok(()) => self.finish(Side::Upstream, upward, to_up).await,
                     },
                 }
             };
@@ -132,7 +116,7 @@ impl Relay {
             }
             Ended::By(_, How::Fin) | Ended::Stopped => {}
         }
-        Relayed { bytes_up: to_up.bytes.into_inner(), bytes_down: to_down.bytes.into_inner(), ended }
+        ended
     }
 
     /// Waits for the remaining direction after `first` has sent its FIN. A VM answers a FIN by
@@ -142,7 +126,7 @@ impl Relay {
         &self,
         first: Side,
         mut rest: Pin<&mut impl Future<Output = Result<(), Broken>>>,
-        moved: &Moved,
+        moved: &Direction,
     ) -> Ended {
         moved.touch();
         loop {
@@ -163,7 +147,7 @@ impl Relay {
 
     /// One direction, until its source ends. A buffer is taken when there is something to read and given
     /// back before the next wait for it.
-    async fn pump(&self, from: End<'_>, to: End<'_>, moved: &Moved) -> Result<(), Broken> {
+    async fn pump(&self, from: End<'_>, to: End<'_>, moved: &Direction) -> Result<(), Broken> {
         let (source, side) = from;
         loop {
             source.readable().await.map_err(|_| Broken::Socket(side))?;
@@ -186,7 +170,7 @@ impl Relay {
         &self,
         from: End<'_>,
         to: End<'_>,
-        moved: &Moved,
+        moved: &Direction,
         buffer: &mut [u8],
     ) -> Result<Drained, Broken> {
         loop {
@@ -204,7 +188,8 @@ impl Relay {
                         rest = rest.get(written..).unwrap_or_default();
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.wait_for_room(from, to).await?
+                        let _blocked = moved.note_blocked();
+                        self.wait_for_room(from, to).await?;
                     }
                     Err(_) => return Err(Broken::Socket(to.1)),
                 }
@@ -230,25 +215,6 @@ impl Relay {
                 }
             }
         }
-    }
-}
-
-impl Moved {
-    fn new() -> Self {
-        Self { bytes: AtomicU64::new(0), begun: Instant::now(), last: AtomicU64::new(0) }
-    }
-
-    fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Relaxed);
-        self.touch();
-    }
-
-    fn touch(&self) {
-        self.last.store(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn last(&self) -> Instant {
-        self.begun + Duration::from_millis(self.last.load(Relaxed))
     }
 }
 

@@ -1,0 +1,214 @@
+//! The links that are up: each can be seen, and ended when it is no longer permitted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Session;
+use super::snapshot::Snapshot;
+use crate::policy::{Admission, Arrival, Denial};
+use crate::telemetry::{Metrics, Totals, Traffic as Carried};
+use crate::transport::Traffic;
+
+/// One link that is up.
+#[derive(Debug)]
+pub struct Link {
+    /// The number of its connection.
+    pub id: u64,
+    /// From where to where.
+    pub arrival: Arrival,
+    /// The node's own port behind us.
+    pub inside: u16,
+    /// The node behind it, where its name is known.
+    pub node: Option<Arc<str>>,
+    /// When it came up.
+    pub since: SystemTime,
+    /// The same by the clock that nobody sets, for its age.
+    pub begun: Instant,
+    /// What it has carried.
+    pub traffic: Traffic,
+    /// The leave it has, and of which generation that is.
+    held: Mutex<Held>,
+    /// Why it is no longer permitted.
+    revoked: OnceLock<Denial>,
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    admission: Admission,
+    generation: u64,
+}
+
+/// All links.
+#[derive(Debug, Default)]
+pub struct Links {
+    live: Mutex<HashMap<u64, Arc<Link>>>,
+}
+
+/// A link's place among the links, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Entered<'a> {
+    links: &'a Links,
+    metrics: &'a Metrics,
+    pub(super) link: Arc<Link>,
+}
+
+/// A link that a policy no longer permits, and why.
+#[derive(Debug, Clone)]
+pub struct Cut {
+    /// The link.
+    pub link: Arc<Link>,
+    /// The leave that it had of the generation before.
+    pub admission: Admission,
+    /// Why.
+    pub denial: Denial,
+}
+
+impl Link {
+    /// The link that a session has become.
+    pub(super) fn new(session: &Session, admission: Admission, generation: u64) -> Self {
+        Self {
+            id: session.id,
+            arrival: session.arrival,
+            inside: session.service.inside,
+            node: session.service.node.clone(),
+            since: SystemTime::now(),
+            begun: Instant::now(),
+            traffic: Traffic::default(),
+            held: Mutex::new(Held { admission, generation }),
+            revoked: OnceLock::new(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// The leave it has. Its rules are those of the generation in force, or of the one before while a new
+    /// one is being put in force.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.held().admission
+    }
+
+    /// Takes the leave of a later generation.
+    pub(super) fn hold(&self, admission: Admission, generation: u64) {
+        let mut held = self.held();
+        if generation > held.generation {
+            *held = Held { admission, generation };
+        }
+    }
+
+    /// Waits until it is no longer permitted.
+    pub(super) async fn revoked(&self) -> Denial {
+        loop {
+            self.ended.cancelled().await;
+            if let Some(denial) = self.revoked.get() {
+                return *denial;
+            }
+        }
+    }
+
+    /// Whether `next` still permits it by the leave that it has of `before`.
+    fn judge(&self, held: Held, next: &Snapshot, before: &Snapshot) -> Result<Admission, Denial> {
+        let ports = (self.arrival.local.port(), self.inside);
+        next.policy.keeps(&held.admission, ports, &before.policy)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn revoke(&self, denial: Denial) {
+        // The first reason counts.
+        self.revoked.set(denial).unwrap_or_default();
+        self.ended.cancel();
+    }
+}
+
+impl Links {
+    /// Takes a link in.
+    pub(super) fn enter<'a>(&'a self, link: Link, metrics: &'a Metrics) -> Entered<'a> {
+        let link = Arc::new(link);
+        self.live().insert(link.id, Arc::clone(&link));
+        Entered { links: self, metrics, link }
+    }
+
+    /// How many are up.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.live().len()
+    }
+
+    /// The links that are up, in the order in which they came.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Link>> {
+        let mut all: Vec<Arc<Link>> = self.live().values().cloned().collect();
+        all.sort_by_key(|link| link.id);
+        all
+    }
+
+    /// What all links have carried, also those that have ended.
+    #[must_use]
+    pub fn totals(&self, metrics: &Metrics) -> Totals {
+        let now = Instant::now();
+        let live = self.live();
+        metrics.traffic(live.values().map(|link| carried(&link.traffic, now)))
+    }
+
+    /// The links that `next` would end; `before` is the generation in force.
+    #[must_use]
+    pub fn would_cut(&self, next: &Snapshot, before: &Snapshot) -> Vec<Cut> {
+        let cut = |link: Arc<Link>| {
+            let held = *link.held();
+            let denial = link.judge(held, next, before).err()?;
+            Some(Cut { link, admission: held.admission, denial })
+        };
+        self.all().into_iter().filter_map(cut).collect()
+    }
+
+    /// Ends the links that `next`, in force since now in the place of `before`, does not permit, and gives
+    /// the others its leave.
+    pub fn follow(&self, next: &Snapshot, before: &Snapshot) -> Vec<Cut> {
+        let mut cut = Vec::new();
+        for link in self.all() {
+            // Read once: a link that comes up meanwhile may be given the leave of `next`, whose rules `before`
+            // does not know.
+            let held = *link.held();
+            if held.generation == next.generation {
+                continue;
+            }
+            match link.judge(held, next, before) {
+                Ok(admission) => link.hold(admission, next.generation),
+                Err(denial) => {
+                    link.revoke(denial);
+                    cut.push(Cut { link, admission: held.admission, denial });
+                }
+            }
+        }
+        cut
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        // Under one lock, so that the sum of what has ended and what is up never goes back.
+        let mut live = self.links.live();
+        live.remove(&self.link.id);
+        self.metrics.link_ended(carried(&self.link.traffic, Instant::now()));
+    }
+}
+
+fn carried(traffic: &Traffic, now: Instant) -> Carried {
+    Carried {
+        bytes_up: traffic.up.bytes(),
+        bytes_down: traffic.down.bytes(),
+        blocked_up: traffic.up.blocked(now),
+        blocked_down: traffic.down.blocked(now),
+    }
+}
