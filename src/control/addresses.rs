@@ -21,6 +21,13 @@ pub(super) struct Addresses {
     pub(super) own_names: Vec<IpAddr>,
 }
 
+impl Addresses {
+    /// What is known at once, without a resolver: the first look at the ports is to find the interfaces.
+    pub(super) fn of_interfaces() -> Self {
+        Self { interfaces: host::addresses().unwrap_or_default(), own_names: Vec::new() }
+    }
+}
+
 /// Follows the interfaces for ever.
 pub(super) async fn follow_interfaces(known: watch::Sender<Addresses>) {
     let mut told = false;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::front::CURE;
 use super::takeover::Squatter;
 use crate::session::Role;
 use crate::transport::holder::Holder;
@@ -17,28 +18,32 @@ pub(super) fn advise(
     holders: &[Holder],
     squatter: Option<&Squatter>,
 ) -> String {
-    let Some(holder) = holders.first() else {
-        return format!(
-            "nobody listens there; a socket may be bound all the same (as root: ss -atnp 'sport = :{}')",
-            addr.port()
-        );
-    };
+    let Some(holder) = holders.first() else { return advise_unheard(role, addr.port()) };
     if holder.is_likely("epmd-guard") {
         return "another epmd-guard serves this address: stop one of the two".to_owned();
     }
     match role {
         Role::Epmd => advise_epmd(holder, squatter),
-        Role::Dist if holder.socket.addr.ip().is_unspecified() => {
-            "the node listens on every address, so that the guard cannot stand in front of it: start it with \
-             `-kernel inet_dist_use_interface {127,0,0,1}` (ejabberd: INET_DIST_INTERFACE=127.0.0.1 in \
-             ejabberdctl.cfg; RabbitMQ: {kernel,[{inet_dist_use_interface,{127,0,0,1}}]} in advanced.config)"
-                .to_owned()
-        }
+        Role::Dist if holder.socket.addr.ip().is_unspecified() => CURE.to_owned(),
         Role::Dist => format!(
             "something listens on this very address: have it listen on loopback, or take port {} out of [dist] ports",
             addr.port()
         ),
     }
+}
+
+/// The number of a connection that this host has made cannot be listened on at the same address.
+fn advise_unheard(role: Role, port: u16) -> String {
+    let nobody = "nobody listens there, but a connection of this host's may have the number";
+    let cure = match role {
+        Role::Epmd => "it is open when that has gone",
+        Role::Dist => {
+            "until that has gone no peer reaches the node: to be sure of it, let nodes take numbers below those \
+             of /proc/sys/net/ipv4/ip_local_port_range (inet_dist_listen_min and inet_dist_listen_max; ejabberd: \
+             FIREWALL_WINDOW), or offer them at such numbers by [dist] outside"
+        }
+    };
+    format!("{nobody} (as root: ss -atnp 'sport = :{port}'); {cure}")
 }
 
 fn advise_epmd(holder: &Holder, squatter: Option<&Squatter>) -> String {

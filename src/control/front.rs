@@ -3,76 +3,125 @@
 //! Owns the listeners. Looks at the kernel's table five times a second, and at once when a question asks
 //! for it; an outside port opens when something listens behind it and closes when that goes, so that a
 //! node that tries its own port before it starts finds it closed. Links live on when their port closes.
-//! Nothing slow is awaited here: addresses and obstacles are looked into beside it.
+//! Nothing slow is awaited here: addresses, names and obstacles are looked into beside it.
+
+mod exposed;
+mod names;
+mod nodes;
+mod view;
+mod wanted;
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::Notifier;
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
 use super::obstacle::Obstacle;
-use crate::config::{Config, ListenOn};
-use crate::policy::Audience;
-use crate::session::{Context, PortState, Post, Role, accept};
-use crate::transport::{Dialer, Listener, sockets};
+use crate::config::Config;
+use crate::policy::{Audience, PortRule};
+use crate::session::{Context, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
+use crate::telemetry::describe;
+use crate::transport::activation::{Inherited, Purpose};
+use crate::transport::sockets::{Listening, in_the_way};
+use crate::transport::{Listener, sockets};
+pub use exposed::{CURE, Exposed};
+use exposed::{ExposedNodes, find};
+use names::NamesWatch;
+use nodes::{Behind, MISSED_FOR, Nodes, Offered, behind};
+pub use view::{FrontView, ListenerView};
+use wanted::{Wanted, wanted};
 
 /// How often the table is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How long nothing must have been seen behind a port until it closes: one look may miss a socket, since
-/// the kernel's table changes while it is told.
-const MISSED_FOR: Duration = Duration::from_millis(150);
+/// The least time between looks that questions ask for.
+const BREATH: Duration = Duration::from_millis(20);
 /// Obstacles that are looked into at one time.
 const MEETINGS: usize = 8;
 
-/// What the front needs to know.
+/// What the front listens to and whom it tells.
 #[derive(Debug)]
-pub struct FrontSettings {
-    /// The configuration.
-    pub config: Config,
-    /// Asks an epmd that holds our port.
-    pub dialer: Dialer,
+pub struct FrontChannels {
     /// Told of the distribution ports that something listens behind, after each look.
-    pub ports: watch::Sender<HashMap<SocketAddr, PortState>>,
-    /// Asks for a look at once.
-    pub hurry: mpsc::Receiver<()>,
+    pub offers: watch::Sender<Offers>,
+    /// Told of everything, after each look.
+    pub view: watch::Sender<FrontView>,
+    /// Names that epmd told; each asks for a look at once.
+    pub seen: mpsc::Receiver<Sighting>,
+    /// The steps of a reload.
+    pub orders: mpsc::Receiver<FrontOrder>,
+    /// Told when the first look is done, and that the looks go on.
+    pub notifier: Arc<Notifier>,
+}
+
+/// A step of a reload.
+#[derive(Debug)]
+pub enum FrontOrder {
+    /// Bind what this configuration needs besides what is open, serve nothing there yet, and tell what could
+    /// not be bound.
+    /// `None`: the kernel does not tell which ports are in use, so that nothing was tried.
+    Prepare(Arc<Config>, oneshot::Sender<Option<Vec<Unopened>>>),
+    /// Follow the configuration that is in force now, and tell when that is done.
+    Commit(oneshot::Sender<()>),
+    /// Give back what was bound.
+    Abort,
+}
+
+/// A port that could not be bound.
+#[derive(Debug)]
+pub struct Unopened {
+    /// What it was to serve.
+    pub role: Role,
+    /// Where.
+    pub addr: SocketAddr,
+    /// Why not.
+    pub error: io::Error,
+    /// Whether the configuration in force does not want it too.
+    pub is_new: bool,
 }
 
 /// The open ports, and those that should be.
 #[derive(Debug)]
 pub struct Front {
-    settings: FrontSettings,
+    channels: FrontChannels,
     context: Arc<Context>,
     addresses: watch::Receiver<Addresses>,
     /// The accept loops and what follows the addresses.
     tasks: JoinSet<()>,
     open: HashMap<SocketAddr, Open>,
+    /// Bound for a configuration that is not in force yet.
+    prepared: HashMap<SocketAddr, Listener>,
     obstacles: HashMap<SocketAddr, Obstacle>,
     /// Obstacles that are being looked into, and whose they are.
     meeting: JoinSet<(SocketAddr, Obstacle)>,
     met: HashSet<SocketAddr>,
     /// See [`Obstacle`].
     looks: Arc<Semaphore>,
-}
-
-/// What a port is to serve, and whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wanted {
-    role: Role,
-    audience: Audience,
+    nodes: Nodes,
+    names: NamesWatch,
+    /// Told of names since the last look.
+    sightings: Vec<Sighting>,
+    exposed: ExposedNodes,
+    /// Ports that systemd holds, which stand in for what would be bound here.
+    inherited: Arc<[Inherited]>,
+    /// When the service manager last heard that the looks go on; `None` before the first.
+    last_sign: Option<Instant>,
+    looked_at: Instant,
 }
 
 /// A port that is open.
 #[derive(Debug)]
 struct Open {
     role: Role,
-    /// Tells its accept loop whom it serves.
-    audience: watch::Sender<Audience>,
+    /// Tells its accept loop whom it serves and where it leads.
+    service: watch::Sender<Service>,
     /// Its accept loop, and what ends it.
     task: Id,
     stop: CancellationToken,
@@ -80,24 +129,40 @@ struct Open {
     missed_since: Option<Instant>,
 }
 
+/// What one look has found.
+struct Look {
+    listening: Vec<Listening>,
+    behind: Behind,
+    offered: Vec<Offered>,
+    wanted: HashMap<SocketAddr, Wanted>,
+}
+
 impl Front {
     /// A front with nothing open yet.
     #[must_use]
-    pub fn new(settings: FrontSettings, context: Arc<Context>) -> Self {
-        let (known, addresses) = watch::channel(Addresses::default());
+    pub fn new(channels: FrontChannels, context: Arc<Context>, inherited: Arc<[Inherited]>) -> Self {
+        let (known, addresses) = watch::channel(Addresses::of_interfaces());
         let mut tasks = JoinSet::new();
         tasks.spawn(follow_interfaces(known.clone()));
         tasks.spawn(follow_own_names(known));
         Self {
-            settings,
+            channels,
             context,
             addresses,
             tasks,
             open: HashMap::new(),
+            prepared: HashMap::new(),
             obstacles: HashMap::new(),
             meeting: JoinSet::new(),
             met: HashSet::new(),
             looks: Arc::new(Semaphore::new(MEETINGS)),
+            nodes: Nodes::default(),
+            names: NamesWatch::new(),
+            sightings: Vec::new(),
+            exposed: ExposedNodes::default(),
+            inherited,
+            last_sign: None,
+            looked_at: Instant::now(),
         }
     }
 
@@ -111,9 +176,17 @@ impl Front {
                 () = stop.cancelled() => return,
                 Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended),
                 Some(met) = self.meeting.join_next() => self.take_back(met),
-                Ok(()) = self.addresses.changed() => self.look().await,
-                Some(()) = self.settings.hurry.recv() => self.look().await,
-                _ = ticks.tick() => self.look().await,
+                Some(order) = self.channels.orders.recv() => self.obey(order).await,
+                Ok(()) = self.addresses.changed() => self.turn().await,
+                Some(listed) = self.names.next() => {
+                    self.sightings.extend(listed);
+                    self.turn().await;
+                }
+                Some(sighting) = self.channels.seen.recv() => {
+                    self.sightings.push(sighting);
+                    self.turn_soon().await;
+                }
+                _ = ticks.tick() => self.turn().await,
             }
         }
     }
@@ -148,94 +221,221 @@ impl Front {
         }
     }
 
-    async fn look(&mut self) {
-        let listening = match tokio::task::spawn_blocking(sockets::listening).await {
-            Ok(Ok(listening)) => listening,
-            // Without the table nothing new is opened and nothing is closed.
-            Ok(Err(error)) => {
-                if self.context.reminders.is_due("sockets_unreadable", 0, Instant::now()) {
-                    let help =
-                        "the guard needs netlink (AF_NETLINK) or /proc/net to see which ports are in use";
-                    tracing::error!(%error, help, "sockets_unreadable");
+    async fn obey(&mut self, order: FrontOrder) {
+        match order {
+            FrontOrder::Prepare(config, reply) => {
+                let unopened = self.prepare(&config).await;
+                if reply.send(unopened).is_err() {
+                    self.prepared.clear();
                 }
-                return;
             }
-            Err(_) => return,
-        };
-        let wanted = self.wanted(&listening);
-        self.close_others(&wanted);
+            FrontOrder::Commit(reply) => {
+                self.look().await;
+                self.prepared.clear();
+                // Whoever ordered it may have gone; it is done all the same.
+                reply.send(()).unwrap_or_default();
+            }
+            FrontOrder::Abort => self.prepared.clear(),
+        }
+    }
+
+    async fn prepare(&mut self, config: &Config) -> Option<Vec<Unopened>> {
+        self.prepared.clear();
+        // This configuration may never be in force, so that nothing that it says of the nodes is remembered.
+        let nodes = self.nodes.clone();
+        let look = self.find_out(config).await;
+        self.nodes = nodes;
+        let look = look?;
+        let mut unopened = Vec::new();
+        let exposed = self.exposed.told();
+        for (addr, Wanted { role, .. }) in look.wanted {
+            let of_systemd = self.inherited.iter().any(|inherited| inherited.local_addr() == addr);
+            let of_node = role == Role::Dist && exposed.iter().any(|exposed| exposed.port == addr.port());
+            if of_systemd || of_node || self.open.contains_key(&addr) {
+                continue;
+            }
+            match Listener::bind(addr) {
+                Ok(listener) => drop(self.prepared.insert(addr, listener)),
+                Err(error) => {
+                    let is_new = !self.obstacles.contains_key(&addr) && !self.met.contains(&addr);
+                    unopened.push(Unopened { role, addr, error, is_new });
+                }
+            }
+        }
+        Some(unopened)
+    }
+
+    /// A look that a question asks for. Those that come at once share one, or a peer could have us look all
+    /// the time.
+    async fn turn_soon(&mut self) {
+        tokio::time::sleep_until(self.looked_at + BREATH).await;
+        while let Ok(sighting) = self.channels.seen.try_recv() {
+            self.sightings.push(sighting);
+        }
+        self.turn().await;
+    }
+
+    /// A look, and word of it to the service manager: of the first that the guard does its work, of the others
+    /// now and then that it still does. Whatever hangs here is found by systemd's watchdog.
+    async fn turn(&mut self) {
+        self.look().await;
+        let notifier = &self.channels.notifier;
+        let now = Instant::now();
+        match (self.last_sign, notifier.watchdog_every()) {
+            (None, _) => notifier.ready(&format!("{} port(s) open", self.open.len())),
+            (Some(last), Some(every)) if now.duration_since(last) >= every => notifier.alive(),
+            (Some(_), _) => return,
+        }
+        self.last_sign = Some(now);
+    }
+
+    async fn look(&mut self) {
+        self.looked_at = Instant::now();
+        let snapshot = self.context.snapshot();
+        let config = &snapshot.config;
+        let Some(look) = self.find_out(config).await else { return };
+        let is_served = !config.epmd.listen.is_empty();
+        if is_served || matches!(config.dist.rules.ports, PortRule::Registered { .. }) {
+            self.names.ask_if_due(&look.behind, config.epmd.backend, &snapshot.dialer);
+        }
+        self.close_others(&look.wanted);
+        let exposed = self.find_exposed(config, &look);
+        self.exposed.note(&exposed, Instant::now());
         let mut shut: Vec<(&SocketAddr, &Wanted)> =
-            wanted.iter().filter(|(addr, _)| !self.open.contains_key(addr)).collect();
+            look.wanted.iter().filter(|(addr, _)| !self.open.contains_key(addr)).collect();
         // epmd's port goes before all others: until it is ours, any `erl` may take it.
         shut.sort_by_key(|(addr, wanted)| (wanted.role != Role::Epmd, **addr));
         for (addr, wanted) in shut {
-            self.try_open(*addr, *wanted);
+            if !is_held_by_node(*addr, wanted, &exposed, &look.listening) {
+                self.try_open(*addr, wanted);
+            }
         }
-        self.tell_ports(&wanted);
+        self.tell_offers(&look.wanted, &exposed);
+        self.tell_view(&look);
     }
 
-    fn tell_ports(&self, wanted: &HashMap<SocketAddr, Wanted>) {
+    /// Reads the kernel's table and concludes what should be open. `None`: it cannot be read, so that
+    /// nothing new is opened and nothing is closed.
+    async fn find_out(&mut self, config: &Config) -> Option<Look> {
+        let listening = match tokio::task::spawn_blocking(sockets::listening).await {
+            Ok(Ok(listening)) => listening,
+            Ok(Err(error)) => {
+                self.note_blindness(&describe(&error));
+                return None;
+            }
+            Err(panic) => {
+                self.note_blindness(&describe(&panic));
+                return None;
+            }
+        };
+        let ours = |addr: &SocketAddr| {
+            let of_systemd = || self.inherited.iter().any(|inherited| inherited.local_addr() == *addr);
+            self.open.contains_key(addr) || self.prepared.contains_key(addr) || of_systemd()
+        };
+        let behind = behind(&listening, &config.dist.backend, ours);
+        self.nodes.keep(&behind, Instant::now());
+        for seen in self.sightings.drain(..) {
+            self.nodes.learn(&seen, &behind, &config.dist.rules);
+        }
+        let offered = self.nodes.offered(&config.dist.rules, &behind);
+        let mut wanted = wanted(config, &self.addresses.borrow(), &offered);
+        // systemd holds them whether or not something listens behind them, so that the kernel takes
+        // connections there anyway. Whoever closes one does it in its socket unit.
+        for inherited in self.inherited.iter() {
+            let addr = inherited.local_addr();
+            let (role, inside) = match inherited.purpose() {
+                Purpose::Epmd => (Role::Epmd, config.epmd.backend.port()),
+                Purpose::Dist => (Role::Dist, addr.port()),
+            };
+            let service = Service { audience: Audience::Peers, inside, node: self.nodes.name_at(inside) };
+            let place = wanted.entry(addr).or_insert(Wanted { role, service });
+            place.service.audience = Audience::Peers;
+        }
+        Some(Look { listening, behind, offered, wanted })
+    }
+
+    fn note_blindness(&mut self, error: &str) {
+        if self.context.reminders.is_due("sockets_unreadable", 0, Instant::now()) {
+            let help = "the guard needs netlink (AF_NETLINK) or /proc/net to see which ports are in use";
+            tracing::error!(error, help, "sockets_unreadable");
+        }
+        // What epmd tells meanwhile it tells again.
+        self.sightings.clear();
+        self.channels.view.send_modify(|view| view.is_blind = true);
+    }
+
+    fn find_exposed(&self, config: &Config, look: &Look) -> Vec<Exposed> {
+        let rules = &config.dist.rules;
+        let mut ports: HashMap<u16, Option<Arc<str>>> =
+            look.offered.iter().map(|offer| (offer.inside, offer.node.clone())).collect();
+        if let PortRule::Listed(listed) = &rules.ports {
+            let elsewhere = look.behind.ports_elsewhere().filter(|port| listed.contains(*port));
+            ports.extend(elsewhere.map(|port| (port, None)));
+        }
+        ports.extend(self.nodes.that_may_be_named(rules).map(|(port, name)| (port, Some(name))));
+        find(&look.listening, &ports, &config.dist.backend, &look.behind)
+    }
+
+    fn tell_offers(&self, wanted: &HashMap<SocketAddr, Wanted>, exposed: &[Exposed]) {
         let dist = wanted.iter().filter(|(_, wanted)| wanted.role == Role::Dist);
-        let state = |(addr, wanted): (&SocketAddr, &Wanted)| {
+        let offer = |(addr, wanted): (&SocketAddr, &Wanted)| {
             let is_open = self.open.contains_key(addr);
-            (*addr, if is_open { PortState::Open(wanted.audience) } else { PortState::Blocked })
+            let state = if is_open { PortState::Open(wanted.service.audience) } else { PortState::Blocked };
+            ((addr.ip(), wanted.service.inside), Offer { outside: addr.port(), state })
         };
-        let now = dist.map(state).collect();
-        self.settings.ports.send_if_modified(|known| {
-            let changed = *known != now;
-            *known = now;
-            changed
-        });
+        let mut offers: Offers = dist.map(offer).collect();
+        // A node that listens on an address of this host's own is never reached through us: its answer need
+        // not wait.
+        for (addr, node) in wanted.keys().flat_map(|addr| exposed.iter().map(move |node| (addr, node))) {
+            let shut = Offer { outside: node.port, state: PortState::Blocked };
+            offers.entry((addr.ip(), node.port)).or_insert(shut);
+        }
+        replace(&self.channels.offers, offers);
     }
 
-    fn wanted(&self, listening: &[sockets::Listening]) -> HashMap<SocketAddr, Wanted> {
-        let Config { epmd, dist, .. } = &self.settings.config;
-        let mut wanted = HashMap::new();
-        let mut want = |addr: SocketAddr, role: Role, audience: Audience| {
-            let place = wanted.entry(addr).or_insert(Wanted { role, audience });
-            // An address that is listed and is our own name's is for peers.
-            place.audience = place.audience.max(audience);
-        };
-        for (on, port) in &epmd.listen {
-            for (ip, audience) in self.reachable(*on) {
-                let addr = SocketAddr::new(ip, *port);
-                if addr != epmd.backend {
-                    want(addr, Role::Epmd, audience);
-                }
+    fn tell_view(&self, look: &Look) {
+        let exposed = self.exposed.told();
+        let blocked = |addr: &SocketAddr| {
+            if exposed.iter().any(|exposed| exposed.port == addr.port()) {
+                return "its node has the port on more than loopback".to_owned();
             }
-        }
-        let behind = sockets::ports_of(listening, &dist.backend);
-        for port in behind.into_iter().filter(|port| dist.ports.contains(*port)) {
-            for (ip, audience) in dist.listen.iter().flat_map(|on| self.reachable(*on)) {
-                if !dist.backend.contains(&ip) {
-                    want(SocketAddr::new(ip, port), Role::Dist, audience);
-                }
-            }
-        }
-        wanted
-    }
-
-    /// The addresses that are listed, for peers, and the ones of this host's own names, for itself.
-    fn reachable(&self, on: ListenOn) -> Vec<(IpAddr, Audience)> {
-        let addresses = self.addresses.borrow();
-        let listed = match on {
-            ListenOn::Everywhere => addresses.interfaces.clone(),
-            ListenOn::Ip(ip) => vec![ip],
+            let known = self.obstacles.get(addr).and_then(Obstacle::summary);
+            known.unwrap_or_else(|| "it could not be opened yet".to_owned())
         };
-        // Where epmd and the nodes are.
-        let loopbacks = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-        let own = addresses.own_names.iter().filter(|ip| !loopbacks.contains(ip));
-        let peers = listed.into_iter().map(|ip| (ip, Audience::Peers));
-        peers.chain(own.map(|ip| (*ip, Audience::ItselfOnly))).collect()
+        let mut listeners: Vec<ListenerView> = look
+            .wanted
+            .iter()
+            .map(|(addr, Wanted { role, service })| ListenerView {
+                role: *role,
+                addr: *addr,
+                audience: service.audience,
+                inside: service.inside,
+                node: service.node.clone(),
+                blocked: (!self.open.contains_key(addr)).then(|| blocked(addr)),
+            })
+            .collect();
+        listeners.sort_by_key(|view| (view.role != Role::Epmd, view.addr));
+        let unplaced = look.offered.iter().filter(|offer| offer.outside.is_none());
+        let view = FrontView {
+            looked: true,
+            is_blind: false,
+            listeners,
+            exposed,
+            unplaced: unplaced.filter_map(|offer| Some((offer.node.clone()?, offer.inside))).collect(),
+            epmd_answers: self.names.answers(),
+        };
+        replace(&self.channels.view, view);
     }
 
     fn close_others(&mut self, wanted: &HashMap<SocketAddr, Wanted>) {
         self.obstacles.retain(|addr, _| wanted.contains_key(addr));
         let now = Instant::now();
         self.open.retain(|addr, open| {
-            let Some(place) = wanted.get(addr) else {
+            let place = wanted.get(addr);
+            let Some(Wanted { service, .. }) = place.filter(|place| place.role == open.role) else {
                 let since = *open.missed_since.get_or_insert(now);
-                let keep = now.duration_since(since) < MISSED_FOR;
+                // An address that serves something else now does so at once.
+                let keep = place.is_none() && now.duration_since(since) < MISSED_FOR;
                 if !keep {
                     open.stop.cancel();
                     tracing::info!(role = %open.role, listener = %addr, "port_closed");
@@ -243,46 +443,78 @@ impl Front {
                 return keep;
             };
             open.missed_since = None;
-            if *open.audience.borrow() != place.audience {
-                let audience = name_of(place.audience);
+            if open.service.borrow().audience != service.audience {
+                let audience = name_of(service.audience);
                 tracing::info!(role = %open.role, listener = %addr, audience, "audience_changed");
-                open.audience.send_replace(place.audience);
             }
+            replace(&open.service, service.clone());
             true
         });
     }
 
-    fn try_open(&mut self, addr: SocketAddr, wanted: Wanted) {
-        let Wanted { role, audience } = wanted;
-        if self.obstacles.get(&addr).is_some_and(|obstacle| !obstacle.is_due()) {
-            return;
-        }
-        match Listener::bind(addr) {
+    fn try_open(&mut self, addr: SocketAddr, wanted: &Wanted) {
+        let Wanted { role, service } = wanted;
+        let is_due = self.obstacles.get(&addr).is_none_or(Obstacle::is_due);
+        let of_systemd = self.inherited.iter().find(|inherited| inherited.local_addr() == addr);
+        let bound = match (of_systemd, self.prepared.remove(&addr)) {
+            (Some(inherited), _) if is_due => inherited.listener(),
+            (None, Some(listener)) => Ok(listener),
+            (None, None) if is_due => Listener::bind(addr),
+            (Some(_), _) | (None, None) => return,
+        };
+        match bound {
             Ok(listener) => {
                 self.obstacles.remove(&addr);
-                let stop = CancellationToken::new();
-                let (sender, receiver) = watch::channel(audience);
-                let post = Post { role, audience: receiver };
-                let task =
-                    self.tasks.spawn(accept(listener, post, Arc::clone(&self.context), stop.clone())).id();
-                self.open.insert(addr, Open { role, audience: sender, task, stop, missed_since: None });
-                tracing::info!(%role, listener = %addr, audience = name_of(audience), "port_opened");
+                self.serve(listener, addr, wanted);
             }
             // The others wait for their turn.
             Err(_) if self.meeting.len() >= MEETINGS || self.met.contains(&addr) => {}
             Err(error) => {
                 self.met.insert(addr);
                 let known = self.obstacles.remove(&addr);
+                let node = service.node.clone();
                 let mut obstacle =
-                    known.unwrap_or_else(|| Obstacle::new(role, addr, Arc::clone(&self.looks)));
-                let dialer = self.settings.dialer.clone();
+                    known.unwrap_or_else(|| Obstacle::new(*role, addr, Arc::clone(&self.looks)));
+                let dialer = self.context.snapshot().dialer.clone();
                 self.meeting.spawn(async move {
-                    obstacle.meet(error, &dialer).await;
+                    obstacle.meet(error, node, &dialer).await;
                     (addr, obstacle)
                 });
             }
         }
     }
+
+    fn serve(&mut self, listener: Listener, addr: SocketAddr, wanted: &Wanted) {
+        let Wanted { role, service } = wanted;
+        let stop = CancellationToken::new();
+        let (sender, receiver) = watch::channel(service.clone());
+        let post = Post { role: *role, service: receiver };
+        let task = self.tasks.spawn(accept(listener, post, Arc::clone(&self.context), stop.clone())).id();
+        self.open.insert(addr, Open { role: *role, service: sender, task, stop, missed_since: None });
+        let Service { audience, inside, node } = service;
+        let (audience, node) = (name_of(*audience), node.as_deref());
+        match role {
+            Role::Epmd => tracing::info!(%role, listener = %addr, audience, "port_opened"),
+            Role::Dist => tracing::info!(%role, listener = %addr, audience, node, inside, "port_opened"),
+        }
+    }
+}
+
+/// Whether the port cannot be opened because its own node has it on every address, which is told as that.
+fn is_held_by_node(addr: SocketAddr, wanted: &Wanted, exposed: &[Exposed], listening: &[Listening]) -> bool {
+    wanted.role == Role::Dist
+        && exposed.iter().any(|exposed| {
+            let mut ways = in_the_way(listening, addr);
+            exposed.port == addr.port() && ways.any(|socket| socket.addr == exposed.socket)
+        })
+}
+
+fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) {
+    told.send_if_modified(|known| {
+        let changed = *known != now;
+        *known = now;
+        changed
+    });
 }
 
 fn name_of(audience: Audience) -> &'static str {

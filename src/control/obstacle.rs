@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(3);
 pub(super) struct Obstacle {
     role: Role,
     addr: SocketAddr,
+    /// The node that is to be reached there.
+    node: Option<Arc<str>>,
     retry_at: Instant,
     wait: Duration,
     told: Option<(Cause, Instant)>,
@@ -58,6 +60,7 @@ impl Obstacle {
         Self {
             role,
             addr,
+            node: None,
             retry_at: Instant::now(),
             wait: FIRST_RETRY,
             told: None,
@@ -72,8 +75,17 @@ impl Obstacle {
         Instant::now() >= self.retry_at
     }
 
+    /// What is in the way and what to do, once it is worth a word.
+    pub(super) fn summary(&self) -> Option<String> {
+        let (cause, _) = self.told.as_ref()?;
+        let Cause { error, holder, help, .. } = cause;
+        let holder = if holder.is_empty() { String::new() } else { format!(" ({holder})") };
+        Some(format!("{error}{holder}: {help}"))
+    }
+
     /// Finds out about a failure, tells of it, and sets the time of the next try.
-    pub(super) async fn meet(&mut self, error: io::Error, dialer: &Dialer) {
+    pub(super) async fn meet(&mut self, error: io::Error, node: Option<Arc<str>>, dialer: &Dialer) {
+        self.node = node;
         let mut cause = Cause { error: describe(&error), ..Cause::default() };
         let event = if error.kind() == io::ErrorKind::AddrInUse {
             self.look_for_holders().await;
@@ -143,11 +155,11 @@ impl Obstacle {
         if known || self.wait < FIRST_RETRY * 4 {
             return;
         }
-        let Self { role, addr, .. } = self;
+        let (Self { role, addr, .. }, node) = (&*self, self.node.as_deref());
         let Cause { error, holder, help, .. } = &cause;
         match event {
-            Event::Taken => tracing::warn!(%role, listener = %addr, error, holder, help, "port_taken"),
-            Event::NotOpened => tracing::warn!(%role, listener = %addr, error, help, "port_not_opened"),
+            Event::Taken => tracing::warn!(%role, listener = %addr, node, error, holder, help, "port_taken"),
+            Event::NotOpened => tracing::warn!(%role, listener = %addr, node, error, help, "port_not_opened"),
         }
         self.told = Some((cause, Instant::now()));
     }
