@@ -12,7 +12,6 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the other tests")]
 mod support;
 
-use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use support::eventually::eventually;
 use support::guard::{Guard, SOON, front};
 use support::host::Host;
 use support::lab::Lab;
+use support::reloads::many;
 use support::{prerequisites, wire};
 
 const MINUTES: u64 = 10;
@@ -62,14 +62,6 @@ fn ticks_keep_an_idle_link_alive_for_ten_minutes_at_the_default_tick_time() {
     assert_eq!(b.eval("nodes()."), "['a@h1.test']");
 }
 
-/// Descriptors and resident KiB of a process.
-fn size(pid: u32) -> (usize, u64) {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    (descriptors, line.split_whitespace().nth(1).unwrap().parse().unwrap())
-}
-
 /// One round of what happens to a guard in front of a busy cluster with a stranger about.
 fn round(peer: &Host, stranger: &Host, target: &Host, a: &Node, b: &Node) {
     let epmd = SocketAddr::new(target.v4().into(), 4369);
@@ -95,19 +87,18 @@ fn ten_minutes_of_links_lookups_and_strangers_leave_nothing_behind() {
     let lab = Lab::new(&["h1", "h2", "h3"]);
     let (h1, h2) = (guarded(&lab, "h1"), guarded(&lab, "h2"));
     let (a, b) = (node(&h1, "a"), node(&h2, "b"));
-    let pid = h2.guard.daemon().pid();
     let stranger = lab.host("h3");
     for _ in 0..20 {
         round(&h1.host, &stranger, &h2.host, &a, &b);
     }
-    let before = size(pid);
+    let before = h2.guard.size();
     let (begun, mut rounds) = (Instant::now(), 0);
     while begun.elapsed() < Duration::from_secs(MINUTES * 60) {
         round(&h1.host, &stranger, &h2.host, &a, &b);
         rounds += 1;
     }
     let after = eventually("the descriptors are as before", SOON, || {
-        let after = size(pid);
+        let after = h2.guard.size();
         if after.0 <= before.0 + 2 { Ok(after) } else { Err(format!("{before:?} became {after:?}")) }
     });
     eprintln!(
@@ -115,4 +106,10 @@ fn ten_minutes_of_links_lookups_and_strangers_leave_nothing_behind() {
         before.0, after.0, before.1, after.1
     );
     assert!(after.1 < before.1 + 4096, "memory grew: {before:?} became {after:?}");
+}
+
+#[test]
+fn twenty_thousand_reloads_under_load_lose_no_permitted_link_and_nothing_grows() {
+    assert!(prerequisites::require(), "a soak needs its hosts");
+    eprintln!("{:?}", many(100, 20_000));
 }

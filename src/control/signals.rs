@@ -1,19 +1,27 @@
-//! The signals that end the daemon, and the one that must not.
+//! The signals that the daemon obeys.
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// SIGTERM and SIGINT, caught from the moment on at which this is made. SIGHUP is caught too and ends
-/// nothing: who sends it to a daemon means a reload, not the end of all links.
+/// SIGTERM, SIGINT and SIGHUP, caught from the moment on at which this is made.
 #[derive(Debug)]
-pub struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
-impl StopSignals {
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// To end; the signal's name.
+    Stop(&'static str),
+    /// To reload.
+    Reload,
+}
+
+impl Signals {
     /// Catches the signals.
     ///
     /// # Errors
@@ -26,16 +34,20 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next of them and tells its name.
-    pub async fn next(&mut self) -> &'static str {
+    /// Waits for the next of them.
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+
+    /// Waits for the next one that asks to end, and tells its name.
+    pub async fn next_stop(&mut self) -> &'static str {
         loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    let help = "this version cannot reload: a new configuration needs a restart, which ends the links";
-                    tracing::warn!(help, "reload_refused");
-                }
+            if let Signal::Stop(name) = self.next().await {
+                return name;
             }
         }
     }

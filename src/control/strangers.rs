@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::policy::{List, Policy};
+use crate::session::Snapshots;
 use crate::telemetry::RefusalLog;
 use crate::transport::host;
 
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOOKUPS: usize = 4;
 
 /// Explains refused addresses until their sender is gone; each address once a minute at most.
-pub async fn explain_strangers(mut refused: mpsc::Receiver<IpAddr>, policy: watch::Receiver<Arc<Policy>>) {
+pub async fn explain_strangers(mut refused: mpsc::Receiver<IpAddr>, snapshots: Snapshots) {
     let explained = RefusalLog::default();
     let lookups = Arc::new(Semaphore::new(LOOKUPS));
     while let Some(ip) = refused.recv().await {
@@ -28,7 +29,7 @@ pub async fn explain_strangers(mut refused: mpsc::Receiver<IpAddr>, policy: watc
             continue;
         }
         let Ok(lookup) = Arc::clone(&lookups).try_acquire_owned() else { continue };
-        let current = Arc::clone(&policy.borrow());
+        let current = Arc::clone(&snapshots.current().policy);
         let looking = tokio::task::spawn_blocking(move || {
             let why = explain(ip, &current);
             drop(lookup);
