@@ -1,82 +1,157 @@
 //! The composition root: a configuration becomes a running guard, and a running guard ends.
 
-use std::collections::HashMap;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Limits};
-use crate::control::{Front, FrontSettings, Resolver, explain_strangers};
-use crate::policy::{Caps, Policy};
-use crate::session::{Context, Ports, Settings};
-use crate::transport::{Backends, Dialer};
+use crate::config::{Config, Source};
+use crate::control::admin::{AdminSettings, Claim, serve};
+use crate::control::mesh::{Mesh, follow_mesh};
+use crate::control::{
+    Capacity, Console, ConsoleParts, Front, FrontChannels, FrontView, Notifier, ReloadParts, Reloader,
+    Resolver, Standing, explain_strangers,
+};
+use crate::session::{Context, Offers, Ports, Snapshot, Snapshots};
+use crate::telemetry::{DroppedLines, LevelHandle};
+use crate::transport::activation::Inherited;
 
-/// Descriptors for listeners, the log, the resolver and the like.
-const OVERHEAD: u64 = 256;
-/// A connection and the one that it leads to.
-const DESCRIPTORS_EACH: u64 = 2;
-/// More connections than this are not opened unless `[limits] connections` says so.
-const MOST_BY_ITSELF: u32 = 100_000;
 /// How long host names may take before ports open without their answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(1);
+/// How long the admin socket may take to be removed.
+const LAST_DOOR: Duration = Duration::from_millis(500);
 /// How long questions that are under way may take when the guard ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How often refusals that were not shown are counted out.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Refused addresses that wait for an explanation; more are dropped.
 const STRANGERS: usize = 16;
+/// Names that were looked up and wait for the front. All who may ask epmd at one time fit in.
+const SIGHTINGS: usize = 128;
+
+/// What a guard is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// The first configuration.
+    pub config: Config,
+    /// Where it comes from.
+    pub source: Source,
+    /// What it is called.
+    pub label: String,
+    /// The level of the log.
+    pub level: LevelHandle,
+    /// Lines that the log has lost.
+    pub dropped: DroppedLines,
+    /// Sockets that systemd passed.
+    pub inherited: Arc<[Inherited]>,
+    /// The right to the admin socket; `None`: there is none.
+    pub claim: Option<Claim>,
+    /// The service manager.
+    pub notifier: Arc<Notifier>,
+}
 
 /// A guard that is running.
 #[derive(Debug)]
 pub struct Guard {
     context: Arc<Context>,
+    reloader: Arc<Reloader>,
     /// Everything that is no connection: the ports, the resolver, the log's helpers. None ends by itself.
     helpers: JoinSet<()>,
+    /// What SIGHUP asked for. One that panics is no reason to end anything else.
+    reloads: JoinSet<()>,
     stop: CancellationToken,
+    /// When the admin socket is gone.
+    doors_closed: CancellationToken,
+    notifier: Arc<Notifier>,
 }
 
 impl Guard {
     /// Raises the descriptor limit, and begins to open ports.
-    pub async fn start(config: Config) -> Self {
-        let descriptors = raise_descriptor_limit();
-        let caps = caps(&config.limits, descriptors);
-        let (policy_sender, policy) = watch::channel(Arc::new(Policy::new(config.cluster.network.clone())));
+    pub async fn start(start: Start) -> Self {
+        let Start { config, source, label, level, dropped, inherited, claim, notifier } = start;
+        let capacity = Capacity::raise();
+        let admin =
+            AdminSettings { claim, group: config.admin.group.clone(), listen: config.admin.listen.clone() };
+        let caps = capacity.caps(&config.limits);
+        let snapshots = Snapshots::new(Snapshot::new(1, Arc::new(config)));
         let (strangers, refused) = mpsc::channel(STRANGERS);
-        let (ports, known) = watch::channel(HashMap::new());
-        let (hurry, hurried) = mpsc::channel(1);
-        let dialer = dialer(&config);
-        let forwarded = Ports { forwarded: config.dist.ports.clone(), known, hurry };
-        let settings = settings(&config.limits, caps);
-        let context = Arc::new(Context::new(policy.clone(), settings, dialer.clone(), forwarded, strangers));
-        let mut guard = Self { context, helpers: JoinSet::new(), stop: CancellationToken::new() };
+        let (offers, known) = watch::channel(Offers::new());
+        let (view, front) = watch::channel(FrontView::default());
+        let (seen, sightings) = mpsc::channel(SIGHTINGS);
+        let (orders, ordered) = mpsc::channel(1);
+        let context = Arc::new(Context::new(snapshots.clone(), caps, Ports { known, seen }, strangers));
+        let mut helpers = JoinSet::new();
 
-        let resolver = Resolver::new(policy_sender, config.cluster.resolve_every);
-        let (first, asked) = oneshot::channel();
-        guard.helpers.spawn(resolver.run(first));
+        let (resolver, names) = Resolver::new(snapshots.clone());
+        helpers.spawn(resolver.run());
         // A peer whose name is answered later is let in later; names of `deny` keep all peers out until
         // they are answered.
-        tokio::time::timeout(FIRST_ANSWERS, asked).await.map(drop).unwrap_or_default();
+        let first = snapshots.current();
+        drop(names.resolve(first.policy.network(), FIRST_ANSWERS).await);
 
-        guard.helpers.spawn(explain_strangers(refused, policy));
-        guard.helpers.spawn(tell_of_quiet_refusals(Arc::clone(&guard.context)));
+        helpers.spawn(explain_strangers(refused, snapshots.clone()));
+        helpers.spawn(tell_of_quiet_refusals(Arc::clone(&context)));
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             connections = caps.total,
             reserve = caps.reserve,
-            descriptors,
+            descriptors = capacity.descriptors,
             "started"
         );
-        let settings = FrontSettings { config, dialer, ports, hurry: hurried };
-        let front = Front::new(settings, Arc::clone(&guard.context));
-        guard.helpers.spawn(front.run(guard.stop.clone()));
-        guard
+        let stop = CancellationToken::new();
+        let ports = front.clone();
+        let channels =
+            FrontChannels { offers, view, seen: sightings, orders: ordered, notifier: Arc::clone(&notifier) };
+        helpers.spawn(Front::new(channels, Arc::clone(&context), Arc::clone(&inherited)).run(stop.clone()));
+        let parts = ReloadParts {
+            source,
+            snapshots: snapshots.clone(),
+            names,
+            front: orders,
+            capacity,
+            level,
+            notifier: Arc::clone(&notifier),
+            inherited: Arc::clone(&inherited),
+        };
+        let reloader = Arc::new(Reloader::new(parts, label, Arc::clone(&context)));
+        let standing =
+            Standing { front: ports, generations: snapshots.subscribe(), reloads: reloader.subscribe() };
+        helpers.spawn(standing.tell(Arc::clone(&notifier)));
+        let (mesh_sender, mesh) = watch::channel(Mesh::new());
+        helpers.spawn(follow_mesh(snapshots.clone(), mesh_sender));
+        let console = Console::new(ConsoleParts {
+            context: Arc::clone(&context),
+            snapshots,
+            front,
+            mesh,
+            reloader: Arc::clone(&reloader),
+            dropped,
+        });
+        let doors_closed = open_doors(serve(admin, Arc::new(console), stop.clone()), &mut helpers);
+        Self { context, reloader, helpers, reloads: JoinSet::new(), stop, doors_closed, notifier }
+    }
+
+    /// Reloads as SIGHUP asks for it, beside everything else.
+    pub fn reload_soon(&mut self) {
+        // A panic is in the log.
+        while self.reloads.try_join_next().is_some() {}
+        let reloader = Arc::clone(&self.reloader);
+        self.reloads.spawn(async move { reloader.reload_for_hangup().await });
+    }
+
+    /// Ends everything that is no connection, and waits for the admin socket to be removed: the next guard would
+    /// have to find out first that nobody has it any more.
+    async fn end_helpers(&mut self) {
+        self.stop.cancel();
+        self.reloads.shutdown().await;
+        if tokio::time::timeout(LAST_DOOR, self.doors_closed.cancelled()).await.is_err() {
+            tracing::debug!("admin_not_closed");
+        }
+        self.helpers.shutdown().await;
     }
 
     /// Ends when a part of the guard has died, which nothing but a fault of ours can do.
@@ -97,8 +172,9 @@ impl Guard {
         let help =
             "nothing new is let in; the guard ends with its last link, or restart it now, which cuts them";
         tracing::error!(connections = self.context.connections(), help, "guard_crippled");
-        self.stop.cancel();
-        self.helpers.shutdown().await;
+        self.end_helpers().await;
+        // Last, as a reload that ends here has words of its own.
+        self.notifier.unwatched("a fault: nothing new is let in, and the links that are up live on");
         self.context.sessions.close();
         self.context.sessions.wait().await;
     }
@@ -106,64 +182,30 @@ impl Guard {
     /// Closes the ports, ends the links and waits for what is under way, 2 s at most.
     pub async fn stop(mut self, cause: &'static str) {
         tracing::info!(cause, connections = self.context.connections(), "stopping");
-        self.stop.cancel();
-        self.helpers.shutdown().await;
+        self.notifier.stopping();
+        self.end_helpers().await;
         self.context.stop.cancel();
         self.context.sessions.close();
         if tokio::time::timeout(LAST_ANSWERS, self.context.sessions.wait()).await.is_err() {
             tracing::warn!(connections = self.context.connections(), "connections_abandoned");
         }
+        self.notifier.retry();
         tracing::info!("stopped");
     }
 }
 
-fn dialer(config: &Config) -> Dialer {
-    let backends = Backends { epmd: config.epmd.backend, dist: config.dist.backend.clone() };
-    Dialer::new(backends, config.limits.backend_timeout)
-}
-
-fn settings(limits: &Limits, caps: Caps) -> Settings {
-    Settings {
-        request_timeout: limits.request_timeout,
-        backend_timeout: limits.backend_timeout,
-        half_close_timeout: limits.half_close_timeout,
-        caps,
-    }
-}
-
-/// Raises the soft limit to the hard one: the soft limit is 1024 on most systems, for programs that
-/// use select(), which we do not. Returns the limit in force.
-fn raise_descriptor_limit() -> u64 {
-    let before = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: before.maximum, maximum: before.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(error = %io::Error::from(error), limit = before.current, "descriptor_limit_not_raised");
-    }
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
-/// The caps that the descriptors carry.
-fn caps(limits: &Limits, descriptors: u64) -> Caps {
-    let carried = descriptors.saturating_sub(OVERHEAD).max(DESCRIPTORS_EACH) / DESCRIPTORS_EACH;
-    let carried = u32::try_from(carried).unwrap_or(u32::MAX);
-    let total = match limits.connections {
-        Some(wanted) if wanted > carried => {
-            tracing::warn!(
-                wanted,
-                carried,
-                descriptors,
-                help = "raise LimitNOFILE (ulimit -Hn): each connection takes two descriptors",
-                "connections_lowered"
-            );
-            carried
-        }
-        Some(wanted) => wanted,
-        None => carried.min(MOST_BY_ITSELF),
-    };
-    // Where the descriptors decide, the reserve must not be all there is.
-    let reserve =
-        if limits.connections == Some(total) { limits.reserve } else { limits.reserve.min(total / 2) };
-    Caps { total, reserve, per_address: limits.per_address, per_subnet: limits.per_subnet }
+/// Serves the admin socket. The token says when that has ended, however it came.
+fn open_doors(
+    doors: impl Future<Output = ()> + Send + 'static,
+    helpers: &mut JoinSet<()>,
+) -> CancellationToken {
+    let closed = CancellationToken::new();
+    let at_the_end = closed.clone().drop_guard();
+    helpers.spawn(async move {
+        doors.await;
+        drop(at_the_end);
+    });
+    closed
 }
 
 async fn tell_of_quiet_refusals(context: Arc<Context>) {
@@ -182,13 +224,40 @@ async fn tell_of_quiet_refusals(context: Arc<Context>) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::telemetry;
+
+    async fn a_guard() -> Guard {
+        let text = "[epmd]\nlisten = []\n[dist]\nports = 1\n[admin]\nsocket = \"\"";
+        let config = crate::config::from_text("test", text, &Default::default()).unwrap().config;
+        let log = telemetry::init(&config.log);
+        Guard::start(Start {
+            config,
+            source: Source::default(),
+            label: "test".to_owned(),
+            level: log.level(),
+            dropped: log.dropped_lines(),
+            inherited: Arc::new([]),
+            claim: None,
+            notifier: Arc::new(Notifier::new(&Default::default())),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_a_reload_ends_nothing_else() {
+        let mut guard = a_guard().await;
+        guard.reloads.spawn(async { panic!("a fault") });
+        guard.reload_soon();
+        assert!(tokio::time::timeout(Duration::from_millis(200), guard.died()).await.is_err());
+        guard.stop("test").await;
+    }
 
     #[tokio::test]
     async fn a_fault_of_a_part_takes_nothing_new_and_cuts_no_link() {
-        let text = "[epmd]\nlisten = []\n[dist]\nports = 1";
-        let config = crate::config::from_text("test", text, &Default::default());
-        let mut guard = Guard::start(config.unwrap().config).await;
+        let mut guard = a_guard().await;
         // Stands for a link that a peer has.
         let (closes, link) = oneshot::channel::<()>();
         guard.context.sessions.spawn(async move { link.await.unwrap_or_default() });
@@ -199,27 +268,5 @@ mod tests {
         assert!(soon.is_err(), "it did not wait for the link");
         closes.send(()).unwrap();
         outlived.await;
-    }
-
-    fn limits(connections: Option<u32>) -> Limits {
-        Limits {
-            connections,
-            reserve: 64,
-            per_address: 512,
-            per_subnet: 2048,
-            request_timeout: Duration::from_secs(5),
-            backend_timeout: Duration::from_secs(5),
-            half_close_timeout: Duration::from_secs(300),
-        }
-    }
-
-    #[test]
-    fn the_caps_follow_from_the_descriptors() {
-        assert_eq!(caps(&limits(None), 1024).total, 384);
-        assert_eq!(caps(&limits(None), u64::MAX).total, MOST_BY_ITSELF);
-        assert_eq!(caps(&limits(Some(100)), 1024).total, 100);
-        assert_eq!(caps(&limits(Some(1000)), 1024).total, 384);
-        let small = caps(&limits(None), 268);
-        assert_eq!((small.total, small.reserve), (6, 3));
     }
 }

@@ -1,20 +1,33 @@
 //! The command line: arguments to calls, one file a command, exit codes.
 
 mod check;
+mod client;
+mod drain;
+mod explain;
+mod links;
+mod mesh;
 mod names;
+mod reload;
+mod report;
 mod run;
+mod status;
+mod terminal;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Color, LoadError, Loaded, Overrides};
+use crate::config::{Color, Overrides, Source};
 use crate::policy::Target;
+use crate::telemetry::describe;
 
 /// A configuration that cannot be used (EX_CONFIG of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
+/// Another guard runs (EX_TEMPFAIL of sysexits.h). Of its own, so that who starts guards can tell it from a failure
+/// that another try may cure: the shipped unit does not try again.
+const EXIT_HELD: u8 = 75;
 
 /// Stands in front of Erlang's port mapper and distribution ports: lets the cluster's peers in, and
 /// nobody else.
@@ -27,10 +40,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the guard in the foreground
+    /// Run the guard in the foreground; exit code 75 when another one runs, 78 when the configuration cannot be used
     Run(ConfigArguments),
     /// Check a configuration: every problem at once, exit code 0 or 78
-    Check(ConfigArguments),
+    Check(check::CheckArguments),
+    /// Tell what would happen to a connection, and which rule decides; exit code 1 when it is refused
+    Explain(explain::ExplainArguments),
+    /// Show the running guard: its ports, its peers, and what is wrong; exit code 0 when it is ready
+    Status(status::StatusArguments),
+    /// List the established links
+    Links(links::LinksArguments),
+    /// Have the running guard load its configuration anew; exit code 0 when it is in force
+    Reload(reload::ReloadArguments),
+    /// Let no new connections of peers in; established links go on
+    Drain(drain::DrainArguments),
     /// List the names that an epmd holds, as `epmd -names` does
     Names {
         /// The host to ask, with its port if it is not ERL_EPMD_PORT or 4369
@@ -52,36 +75,52 @@ struct ConfigArguments {
 /// Reads the arguments, does what they say, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
+    perform(Arguments::parse().command)
+}
+
+fn perform(command: Command) -> ExitCode {
+    match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::Links(arguments) => links::links(&arguments),
+        Command::Reload(arguments) => reload::reload(&arguments),
+        Command::Drain(arguments) => drain::drain(&arguments),
         Command::Names { host } => names::names(&host),
     }
 }
 
 impl ConfigArguments {
-    /// The configuration that the arguments mean, and what it is called in messages. Without a file, the
-    /// defaults; a file that is there and cannot be read is an error.
-    fn load(&self) -> Result<(Loaded, String), LoadError> {
-        let overrides = Overrides { allow: self.allow.clone() };
-        let path = self.config.as_deref().unwrap_or(Path::new(config::DEFAULT_PATH));
-        match config::load(path, &overrides) {
-            Err(LoadError::Read { source, .. })
-                if self.config.is_none() && source.kind() == io::ErrorKind::NotFound =>
-            {
-                Ok((config::defaults(&overrides), "the built-in configuration".to_owned()))
-            }
-            loaded => Ok((loaded?, path.display().to_string())),
-        }
+    /// Where the configuration is that the arguments mean.
+    fn source(&self) -> Source {
+        Source { path: self.config.clone(), overrides: Overrides { allow: self.allow.clone() } }
     }
+}
+
+/// Runs what asks the guard, and tells what went wrong.
+fn ask(asking: impl Future<Output = Result<ExitCode, client::AskError>>) -> ExitCode {
+    let asked = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(asking).map_err(|error| describe(&error)),
+        Err(error) => Err(describe(&error)),
+    };
+    asked.unwrap_or_else(|why| {
+        complain(&format!("epmd-guard: {why}"));
+        ExitCode::FAILURE
+    })
 }
 
 /// Writes a line for the user to standard output; a closed pipe is theirs to close.
 fn say(text: &str) {
-    use std::io::Write;
-    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+    if print(text).is_err() {
         tracing::trace!("stdout_closed");
     }
+}
+
+/// Writes a line to standard output, for who must know whether anybody reads it.
+fn print(text: &str) -> io::Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout().lock(), "{text}")
 }
 
 /// Writes a problem for the user to standard error.
@@ -95,4 +134,66 @@ fn complain(text: &str) {
 /// Whether standard error shows colors.
 fn color() -> Color {
     std::io::IsTerminal::is_terminal(&std::io::stderr()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::control::admin::tests::Running;
+    use crate::control::documents::ReloadResult;
+    use crate::policy::Intake;
+
+    #[test]
+    fn commands_ask_the_guard_and_end_as_it_answers() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let guard = runtime.block_on(Running::start());
+        let socket = guard.socket().display().to_string();
+        let place = ["--socket", &socket];
+        let ends = |arguments: &[&str]| {
+            let all = ["epmd-guard"].iter().chain(arguments).chain(&place);
+            perform(Arguments::try_parse_from(all).unwrap().command)
+        };
+        let config = guard.socket().with_extension("toml");
+        std::fs::write(&config, "[cluster]\nallow = [\"192.0.2.7\"]\n").unwrap();
+        let check = ["check", "--against-running", "--config", config.to_str().unwrap()];
+
+        for arguments in [&["status"][..], &["status", "--json"], &["links"], &["reload"], &["drain"], &check]
+        {
+            assert_eq!(ends(arguments), ExitCode::SUCCESS, "{arguments:?}");
+        }
+        assert_eq!(ends(&["drain", "--off"]), ExitCode::SUCCESS);
+        assert_eq!(*guard.fake.drains.lock().unwrap(), [Intake::Draining, Intake::Open]);
+        let asked = guard.fake.reloads.lock().unwrap().last().unwrap().text.clone();
+        assert_eq!(asked.unwrap(), "[cluster]\nallow = [\"192.0.2.7\"]\n");
+
+        *guard.fake.result.lock().unwrap() = ReloadResult::NeedsYes;
+        assert_eq!(ends(&["reload"]), ExitCode::FAILURE);
+        assert_eq!(ends(&["reload", "--json"]), ExitCode::FAILURE);
+        assert_eq!(ends(&check), ExitCode::FAILURE);
+
+        // A pipe can be read only once.
+        let pipe = guard.socket().with_extension("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        *guard.fake.result.lock().unwrap() = ReloadResult::Checked;
+        std::thread::scope(|scope| {
+            scope.spawn(|| std::fs::write(&pipe, "[cluster]\nallow = [\"192.0.2.9\"]\n").unwrap());
+            let check = ["check", "--against-running", "--config", pipe.to_str().unwrap()];
+            assert_eq!(ends(&check), ExitCode::SUCCESS);
+        });
+        let asked = guard.fake.reloads.lock().unwrap().last().unwrap().text.clone();
+        assert_eq!(asked.unwrap(), "[cluster]\nallow = [\"192.0.2.9\"]\n");
+
+        // Who names a socket means the guard that runs.
+        assert_eq!(ends(&["explain", "--from", "nonsense", "--to", "9100"]), ExitCode::FAILURE);
+        assert_eq!(guard.fake.explained.load(std::sync::atomic::Ordering::Relaxed), 1);
+
+        std::fs::write(&config, "alow = 1\n").unwrap();
+        assert_eq!(ends(&check), ExitCode::from(EXIT_CONFIG));
+        drop(guard);
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        assert_eq!(ends(&["status"]), ExitCode::FAILURE);
+    }
 }

@@ -1,25 +1,40 @@
 //! `run`: the daemon.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::{ConfigArguments, EXIT_CONFIG, color, complain};
-use crate::app::Guard;
-use crate::config::Config;
-use crate::control::StopSignals;
+use super::client::Client;
+use super::{ConfigArguments, EXIT_CONFIG, EXIT_HELD, color, complain};
+use crate::app::{Guard, Start};
+use crate::control::admin::{self, ClaimError};
+use crate::control::{ManagerSays, Notifier, Signal, Signals};
 use crate::telemetry;
 use crate::telemetry::describe;
+use crate::transport::activation::{self, ActivationError};
 
 pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
-    let (loaded, source) = match arguments.load() {
+    // First of all: it takes descriptors by their numbers, and changes the environment, which is not to be done
+    // beside other threads.
+    let passed =
+        activation::inherited(variable("LISTEN_PID").as_deref(), variable("LISTEN_FDNAMES").as_deref());
+    let inherited = match passed {
+        Ok(inherited) => inherited,
+        Err(error) => return refuse(&error),
+    };
+    let source = arguments.source();
+    let (loaded, label) = match source.load() {
         Ok(loaded) => loaded,
         Err(error) => {
             complain(&error.render(color()));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    if let Err(error) = activation::check(&inherited, &loaded.config) {
+        return refuse(&error);
+    }
     let log = telemetry::init(&loaded.config.log);
     telemetry::log_panics();
-    tracing::info!(config = source, "configuration_loaded");
+    tracing::info!(config = label, "configuration_loaded");
     for problem in loaded.warnings.iter() {
         tracing::warn!(problem = problem.message, help = problem.help, "configuration_warning");
     }
@@ -30,32 +45,79 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let code = runtime.block_on(serve(loaded.config));
+    let (level, dropped) = (log.level(), log.dropped_lines());
+    let claim = match loaded.config.admin.socket.as_deref().map(admin::claim).transpose() {
+        Ok(claim) => claim,
+        Err(error) => {
+            complain(&runtime.block_on(name_the_other(&error)));
+            return ExitCode::from(EXIT_HELD);
+        }
+    };
+    let notifier = Arc::new(Notifier::new(&manager()));
+    let inherited = inherited.into();
+    let start = Start { config: loaded.config, source, label, level, dropped, inherited, claim, notifier };
+    let code = runtime.block_on(serve(start));
     // A resolver that hangs must not keep the process.
     runtime.shutdown_background();
     drop(log);
     code
 }
 
-async fn serve(config: Config) -> ExitCode {
-    let mut signals = match StopSignals::catch() {
+/// Who runs on this host already.
+async fn name_the_other(ClaimError::Held { socket }: &ClaimError) -> String {
+    let who = Client::new(socket).introduce().await.unwrap_or_else(|| "a process".to_owned());
+    let place = socket.display();
+    format!(
+        "error: an epmd-guard runs already: {who} holds the admin socket {place}\n\
+         help: ask it with `epmd-guard status --socket {place}`; stop it first, or give this one an [admin] socket of \
+         its own"
+    )
+}
+
+/// Sockets that cannot be served need a change of a unit: trying again would not help.
+fn refuse(error: &ActivationError) -> ExitCode {
+    complain(&format!("error: {}\nhelp: {}", describe(error), error.help()));
+    ExitCode::from(EXIT_CONFIG)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the environment is read in cli only, and this is cli")]
+fn manager() -> ManagerSays {
+    ManagerSays {
+        notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+        watchdog_usec: variable("WATCHDOG_USEC"),
+        watchdog_pid: variable("WATCHDOG_PID"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the environment is read in cli only, and this is cli")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+async fn serve(start: Start) -> ExitCode {
+    let mut signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(error = describe(&error), "not_started");
             return ExitCode::FAILURE;
         }
     };
-    let mut guard = Guard::start(config).await;
-    let (cause, code) = tokio::select! {
-        cause = signals.next() => (cause, ExitCode::SUCCESS),
-        () = guard.died() => tokio::select! {
-            cause = signals.next() => (cause, ExitCode::FAILURE),
-            () = guard.outlive_its_links() => ("fault", ExitCode::FAILURE),
-        },
+    let mut guard = Guard::start(start).await;
+    let (cause, code) = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop(cause) => break (cause, ExitCode::SUCCESS),
+                Signal::Reload => guard.reload_soon(),
+            },
+            () = guard.died() => tokio::select! {
+                cause = signals.next_stop() => break (cause, ExitCode::FAILURE),
+                () = guard.outlive_its_links() => break ("fault", ExitCode::FAILURE),
+            },
+        }
     };
     tokio::select! {
         () = guard.stop(cause) => code,
         // Whoever asks twice means now.
-        _ = signals.next() => code,
+        _ = signals.next_stop() => code,
     }
 }

@@ -1,15 +1,30 @@
-//! What goes on beside the connections: which ports are open, what host names mean, when to end.
+//! What goes on beside the connections: which ports are open, what host names mean, when to reload and when
+//! to end.
 
 mod addresses;
+pub mod admin;
 mod advice;
+mod capacity;
+mod console;
+pub mod documents;
+pub mod explain;
 mod front;
+pub mod mesh;
+mod notify;
 mod obstacle;
+mod reload;
 mod resolver;
 mod signals;
+mod standing;
 mod strangers;
 mod takeover;
 
-pub use front::{Front, FrontSettings};
-pub use resolver::Resolver;
-pub use signals::StopSignals;
+pub use capacity::Capacity;
+pub use console::{Console, ConsoleParts};
+pub use front::{CURE, Exposed, Front, FrontChannels, FrontOrder, FrontView, ListenerView, Unopened};
+pub use notify::{ManagerSays, NotReady, Notifier, Reloading};
+pub use reload::{Act, Consent, Ending, LastReload, Reason, ReloadParts, Reloader, Report, Request, Verdict};
+pub use resolver::{Names, Resolved, Resolver};
+pub use signals::{Signal, Signals};
+pub use standing::Standing;
 pub use strangers::explain_strangers;

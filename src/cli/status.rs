@@ -1,0 +1,241 @@
+//! `status`: the running guard, its ports and its peers.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::client::{AskError, Client, GuardArguments};
+use super::terminal::{bytes, counted, duration, shown, shown_json, shown_lines, table};
+use super::{ask, print, say};
+use crate::control::documents::{
+    GuardState, LastResult, ListenerAudience, ListenerDocument, ListenerState, PeerDocument, Status,
+};
+use crate::telemetry::describe;
+
+/// Back to the upper left, and everything behind it gone.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+/// How many addresses of a peer are shown.
+const ADDRESSES: usize = 2;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArguments {
+    #[command(flatten)]
+    guard: GuardArguments,
+    /// Print the JSON document of /status
+    #[arg(long)]
+    json: bool,
+    /// Show it again every so many seconds, until Ctrl-C [default: 2]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+}
+
+pub(super) fn status(arguments: &StatusArguments) -> ExitCode {
+    ask(async {
+        let client = arguments.guard.client();
+        let Some(seconds) = arguments.watch else {
+            let (text, code) = look(&client, arguments).await?;
+            say(&text);
+            return Ok(code);
+        };
+        let mut last = ExitCode::FAILURE;
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => {}
+            () = watch(&client, arguments, Duration::from_secs(seconds), &mut last) => {}
+        }
+        Ok(last)
+    })
+}
+
+/// Shows the guard again and again. A guard that does not answer is what one watches for, and no end.
+async fn watch(client: &Client, arguments: &StatusArguments, every: Duration, last: &mut ExitCode) {
+    let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
+    loop {
+        let (text, code) = look(client, arguments)
+            .await
+            .unwrap_or_else(|error| (format!("epmd-guard: {}", describe(&error)), ExitCode::FAILURE));
+        *last = code;
+        // Nobody reads it any more.
+        if print(&format!("{clear}{text}\n")).is_err() {
+            return;
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn look(client: &Client, arguments: &StatusArguments) -> Result<(String, ExitCode), AskError> {
+    let answer = client.get("/status").await?;
+    let status: Status = answer.document()?;
+    let code = if status.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let text = if arguments.json { shown_json(&answer.text()) } else { render(&status) };
+    Ok((text, code))
+}
+
+fn render(status: &Status) -> String {
+    let mut parts = vec![head(status)];
+    // A reload that was refused is told in the head.
+    for warning in status.warnings.iter().filter(|warning| warning.what != "reload_refused") {
+        parts.push(format!("warning: {}\n   help: {}", shown(&warning.message), shown(&warning.help)));
+    }
+    parts.push(ports(&status.listeners));
+    parts.push(peers(&status.peers));
+    parts.join("\n\n")
+}
+
+fn head(status: &Status) -> String {
+    let Status { version, pid, started_at, config, generation, .. } = status;
+    let up = duration(status.uptime_seconds);
+    let mut lines = vec![
+        format!(
+            "epmd-guard {}, process {pid}, up {up} (since {}), {}",
+            shown(version),
+            shown(started_at),
+            name_of(status.state)
+        ),
+        format!("configuration {}, generation {generation}", shown(config)),
+    ];
+    if let Some(last) = &status.last_reload {
+        let at = shown(&last.at);
+        match last.result {
+            LastResult::Ok => lines.push(format!("last reload at {at}")),
+            LastResult::Refused => {
+                lines.push(format!(
+                    "LAST RELOAD REFUSED at {at}: nothing has changed since; mend it and reload"
+                ));
+                let detail = last.detail.as_deref().map(shown_lines).unwrap_or_default();
+                lines.extend(detail.lines().map(|line| format!("    {line}").trim_end().to_owned()));
+            }
+        }
+    }
+    let connections = counted(status.connections.into(), "connection");
+    lines.push(format!("{}, {connections}", counted(status.links, "link")));
+    if status.ready {
+        lines.push("READY".to_owned());
+    } else if status.not_ready.is_empty() {
+        lines.push("NOT READY".to_owned());
+    }
+    lines.extend(status.not_ready.iter().map(|why| format!("NOT READY: {}", shown(why))));
+    lines.join("\n")
+}
+
+fn name_of(state: GuardState) -> &'static str {
+    match state {
+        GuardState::Open => "open",
+        GuardState::Draining => "DRAINING: nothing new of peers is let in",
+    }
+}
+
+fn ports(listeners: &[ListenerDocument]) -> String {
+    if listeners.is_empty() {
+        return "no ports: nothing that is to be guarded listens".to_owned();
+    }
+    let row = |port: &ListenerDocument| {
+        let audience = match port.audience {
+            ListenerAudience::Peers => "peers",
+            ListenerAudience::ItselfOnly => "self",
+        };
+        let state = match port.state {
+            ListenerState::Open => "open",
+            ListenerState::Blocked => "BLOCKED",
+        };
+        [
+            port.role.clone(),
+            port.listener.to_string(),
+            state.to_owned(),
+            audience.to_owned(),
+            port.inside.map_or_else(dash, |inside| inside.to_string()),
+            port.node.clone().unwrap_or_else(dash),
+        ]
+    };
+    table(["PORT", "LISTENER", "STATE", "FOR", "INSIDE", "NODE"], listeners.iter().map(row))
+}
+
+fn peers(peers: &[PeerDocument]) -> String {
+    if peers.is_empty() {
+        return "no peers: no link of another host is up, and no [[peer]] is configured".to_owned();
+    }
+    let row = |peer: &PeerDocument| {
+        [
+            peer.name.clone(),
+            peer.links.to_string(),
+            bytes(peer.bytes_in),
+            bytes(peer.bytes_out),
+            peer.idle_seconds.map_or_else(dash, duration),
+            peer.mesh.clone().unwrap_or_else(dash),
+            some_of(&peer.addresses),
+        ]
+    };
+    table(["PEER", "LINKS FROM", "IN", "OUT", "IDLE", "MESH", "ADDRESSES"], peers.iter().map(row))
+}
+
+fn some_of(addresses: &[String]) -> String {
+    let mut text = addresses.iter().take(ADDRESSES).cloned().collect::<Vec<_>>().join(", ");
+    if addresses.len() > ADDRESSES {
+        text.push_str(&format!(", and {} more", addresses.len() - ADDRESSES));
+    }
+    if text.is_empty() { dash() } else { text }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::admin::tests::a_status;
+
+    #[test]
+    fn a_guard_that_is_well_fits_on_a_screen() {
+        let expected = "\
+epmd-guard 0.1.0, process 4711, up 3d 4h (since 2026-11-20T08:00:00Z), open
+configuration /etc/epmd-guard/epmd-guard.toml, generation 3
+last reload at 2026-11-22T09:00:00Z
+2 links, 3 connections
+READY
+
+PORT  LISTENER            STATE  FOR    INSIDE  NODE
+epmd  192.0.2.1:4369      open   peers  -       -
+dist  [2001:db8::1]:9100  open   self   9100    ejabberd
+
+PEERS";
+        let text = render(&a_status());
+        let expected = expected.replace(
+            "PEERS",
+            "PEER  LINKS FROM  IN       OUT    IDLE   MESH  ADDRESSES\n\
+             h2    2           1.2 GiB  812 B  2m 5s  full  192.0.2.2, 2001:db8::2, and 1 more\n\
+             h3    0           0 B      0 B    -      -     -",
+        );
+        assert_eq!(text, expected);
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn what_is_wrong_stands_out_and_says_what_to_do() {
+        let mut status = a_status();
+        status.ready = false;
+        status.not_ready = vec!["192.0.2.1:4369 is taken by epmd (1234)".into()];
+        status.state = GuardState::Draining;
+        if let Some(last) = &mut status.last_reload {
+            (last.result, last.detail) = (LastResult::Refused, Some("line 3".into()));
+        }
+        status.warnings = vec![crate::control::documents::Warning {
+            what: "node_exposed".into(),
+            node: Some("a\u{1b}".into()),
+            port: Some(9101),
+            message: "a\u{1b} listens on 0.0.0.0:9101".into(),
+            help: "set inet_dist_use_interface".into(),
+        }];
+        let text = render(&status);
+        for line in [
+            "DRAINING: nothing new of peers is let in",
+            "LAST RELOAD REFUSED at 2026-11-22T09:00:00Z: nothing has changed since; mend it and reload\n    line 3\n",
+            "NOT READY: 192.0.2.1:4369 is taken by epmd (1234)\n",
+            "warning: a\\u{1b} listens on 0.0.0.0:9101\n   help: set inet_dist_use_interface\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("\nREADY"), "{text}");
+    }
+}
