@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Member, config};
 use crate::support::daemon::Mark;
 use crate::support::host::Host;
 use crate::support::wire::{self, Ended, Outcome};
@@ -58,7 +58,7 @@ pub(crate) fn show(cluster: &Cluster) -> Vec<(String, bool)> {
         "From 192.0.2.4 to the guard of h1. It is cut off when it connects: no byte of it is read, and
          neither epmd nor the node hears of it.",
     );
-    for attempt in [names(), alive2(), kill(), handshake()] {
+    for attempt in [names(), alive2(), kill(), handshake(target.node_port())] {
         let kept = try_it(&cluster.stranger, target, &attempt, "reason=\"not_allowed\"");
         results.push((format!("{} of a stranger is refused", attempt.name), kept));
     }
@@ -75,7 +75,10 @@ pub(crate) fn show(cluster: &Cluster) -> Vec<(String, bool)> {
         results.push((format!("{} of a member is refused", attempt.name), kept));
     }
 
-    heading("5. And the cluster?");
+    heading("5. The rules change, and no link is cut");
+    results.extend(change_the_rules(cluster));
+
+    heading("6. And the cluster?");
     let names_after = held(target);
     println!("  epmd of h1 still runs, and still holds:\n");
     names_after.iter().for_each(|line| println!("      {line}"));
@@ -90,6 +93,32 @@ pub(crate) fn show(cluster: &Cluster) -> Vec<(String, bool)> {
     ));
     results.push(("the cluster is whole".to_owned(), whole));
     results
+}
+
+/// The stranger is let in by a reload, and kept out again.
+fn change_the_rules(cluster: &Cluster) -> [(String, bool); 2] {
+    let target = cluster.member(0);
+    target.ask_guard(&["status"]);
+    let links = links_of(target);
+    text("Now 192.0.2.4 is added to `allow` in the configuration of h1, and taken out again.");
+    target.write_config(&config(", \"192.0.2.4\""));
+    target.ask_guard(&["reload"]);
+    let answered = ask_names(&cluster.stranger, target);
+    target.write_config(&config(""));
+    target.ask_guard(&["reload"]);
+    let refused = try_it(&cluster.stranger, target, &names(), "reason=\"not_allowed\"");
+    [
+        ("a reload lets the stranger in, and another one keeps it out".to_owned(), answered && refused),
+        ("no link was cut".to_owned(), links == links_of(target) && !links.is_empty()),
+    ]
+}
+
+/// Where the links come from that others have at this member's guard.
+fn links_of(member: &Member) -> Vec<String> {
+    let listed = member.ask_guard(&["links"]);
+    let own = format!("{}:", member.host.v4());
+    let peers = listed.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+    peers.filter(|peer| !peer.starts_with(&own)).map(str::to_owned).collect()
 }
 
 /// The names that epmd holds, without those of ejabberdctl: each run of it is a node for a moment.
@@ -186,7 +215,7 @@ fn kill() -> Attempt {
 }
 
 /// The first message of a link, of the version that OTP 23 and later speak: flags, creation, name.
-fn handshake() -> Attempt {
+fn handshake(port: u16) -> Attempt {
     // What a node of OTP 25 sends.
     const FLAGS: u64 = 0x000d_07df_7fbd;
     let name = b"evil@stranger.test";
@@ -198,7 +227,7 @@ fn handshake() -> Attempt {
     Attempt {
         name: "A distribution link",
         purpose: "the first step to a shell on the node, for whoever has the cookie",
-        port: 9100,
+        port,
         message,
     }
 }

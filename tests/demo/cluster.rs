@@ -1,14 +1,17 @@
 //! Three hosts with an epmd, a guard and an ejabberd each, and a fourth with nothing.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::thread;
 use std::time::Instant;
 
 use crate::SharedLab;
+use crate::support::daemon::Daemon;
 use crate::support::ejabberd::Ejabberd;
 use crate::support::erlang::{Epmd, EpmdListen};
-use crate::support::guard::Guard;
+use crate::support::guard::{self, Guard, SOON};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
 use crate::tell::{heading, log_line, text, typed};
@@ -17,14 +20,13 @@ use crate::tell::{heading, log_line, text, typed};
 const MEMBERS: [&str; 3] = ["h1", "h2", "h3"];
 
 /// What each guard is told. Refusals are shown one by one at level debug, also when they come again.
-pub(crate) fn config() -> String {
-    "[cluster]\n\
-     allow = [\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\"]\n\
-     [dist]\n\
-     ports = \"9100-9105\"\n\
-     [log]\n\
-     level = \"debug\"  # every refusal, not only the first of a source in a minute\n"
-        .to_owned()
+pub(crate) fn config(others: &str) -> String {
+    format!(
+        "[cluster]\n\
+         allow = [\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\"{others}]\n\
+         [log]\n\
+         level = \"debug\"  # every refusal, not only the first of a source in a minute\n"
+    )
 }
 
 /// One of the three. What ends with its value ends before the lab does.
@@ -34,6 +36,15 @@ pub(crate) struct Member {
     pub(crate) guard: Guard,
     pub(crate) epmd: Epmd,
     pub(crate) ejabberd: Ejabberd,
+    cli: Cli,
+}
+
+/// How the guard of a host is told something.
+#[derive(Debug)]
+struct Cli {
+    program: PathBuf,
+    config: PathBuf,
+    socket: PathBuf,
 }
 
 /// All of them.
@@ -62,10 +73,10 @@ impl Cluster {
         let members: Vec<_> = thread::scope(|scope| {
             let starting: Vec<_> = guarded
                 .into_iter()
-                .map(|(host, epmd, guard)| {
+                .map(|(host, epmd, guard, cli)| {
                     scope.spawn(move || {
-                        let ejabberd = Ejabberd::configure(&host).start();
-                        Member { host, guard, epmd, ejabberd }
+                        let ejabberd = Ejabberd::configure(&host).random_ports().start();
+                        Member { host, guard, epmd, ejabberd, cli }
                     })
                 })
                 .collect();
@@ -83,7 +94,8 @@ impl Cluster {
         heading("2. They become a cluster, through the guards");
         text(
             "Each node asks the other host's epmd for the node's port and links to that port. Both are the
-         guard's: the very numbers that epmd and the node have on loopback.",
+         guard's: the very numbers that epmd and the node have on loopback. Nobody has told the guards
+         which numbers these are.",
         );
         let (first, others) = self.members.split_first().expect("there are three");
         for member in others {
@@ -131,6 +143,32 @@ impl Member {
         names
     }
 
+    /// The port that the node has, as its epmd knows it.
+    pub(crate) fn node_port(&self) -> u16 {
+        let names = self.epmd.names();
+        let port = names.iter().find_map(|line| line.strip_prefix("name ejabberd at port "));
+        port.and_then(|port| port.trim().parse().ok()).expect("epmd knows the node")
+    }
+
+    /// Asks the guard, or tells it something, as an operator does, and shows it.
+    pub(crate) fn ask_guard(&self, arguments: &[&str]) -> String {
+        let mut command = self.host.command(&self.cli.program);
+        command.args(arguments).arg("--socket").arg(&self.cli.socket);
+        let asked = format!("epmd-guard {}", arguments.join(" "));
+        let (status, output) = Daemon::spawn(asked.clone(), command).finish(SOON);
+        assert!(status.success(), "{asked} on {}: {status}: {output}", self.host.name());
+        typed(self.host.short_name(), &asked, &output);
+        output
+    }
+
+    /// Writes another configuration, which counts when the guard reloads it.
+    pub(crate) fn write_config(&self, config: &str) {
+        let before = fs::read_to_string(&self.cli.config).expect("the guard has a configuration");
+        let admin = before.find("[admin]").and_then(|at| before.get(at..)).unwrap_or_default();
+        fs::write(&self.cli.config, format!("{config}\n{admin}"))
+            .expect("the lab's directory can be written");
+    }
+
     /// What the guard said of links that other hosts have opened. The host's own tools open some too.
     fn links(&self) -> Vec<String> {
         let own = format!(" peer={}:", self.host.v4());
@@ -150,9 +188,14 @@ fn serving_epmd(host: &Host) -> (String, String) {
     (join(behind), join(front))
 }
 
-fn guarded(lab: &Lab, name: &str) -> (Host, Epmd, Guard) {
+fn guarded(lab: &Lab, name: &str) -> (Host, Epmd, Guard, Cli) {
     let host = lab.host(name);
     let epmd = Epmd::start(&host, EpmdListen::Loopback);
-    let guard = Guard::start(lab, &host, &config());
-    (host, epmd, guard)
+    let guard = Guard::start(lab, &host, &config(""));
+    let cli = Cli {
+        program: guard::program(lab),
+        config: guard::configure(lab, &host, &config("")),
+        socket: guard::admin_socket(lab, &host),
+    };
+    (host, epmd, guard, cli)
 }

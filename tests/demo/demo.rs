@@ -97,15 +97,15 @@ fn introduce() {
                                      |
          stranger.test  192.0.2.4  --+   In nobody's list.
 
-         ejabberd is Debian's, unchanged. Three lines of its ejabberdctl.cfg keep it behind the guard:
+         ejabberd is Debian's, unchanged. Two lines of its ejabberdctl.cfg keep it behind the guard, on
+         whatever port the kernel gives it:
 
              ERL_EPMD_ADDRESS=127.0.0.1
              INET_DIST_INTERFACE=127.0.0.1
-             FIREWALL_WINDOW=9100-9105
 
-         And this is the whole configuration of each guard:",
+         And this is the configuration of each guard, but for the place of its admin socket:",
     );
-    tell::quote(&cluster::config());
+    tell::quote(&cluster::config(""));
 }
 
 fn summarize(results: &[(String, bool)], begun: Instant) -> usize {

@@ -30,7 +30,7 @@ pub(crate) fn typed(host: &str, command: &str, output: &str) {
 /// What a program said, word for word.
 pub(crate) fn quote(output: &str) {
     for line in output.lines() {
-        println!("      {line}");
+        println!("{}", format!("      {line}").trim_end());
     }
     println!();
 }

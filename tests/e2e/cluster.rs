@@ -13,7 +13,7 @@ const JOINED: Duration = Duration::from_secs(120);
 
 /// Waits until the node lists all of these and no other.
 #[track_caller]
-fn lists(node: &Ejabberd, expected: &[String]) {
+pub(crate) fn lists(node: &Ejabberd, expected: &[String]) {
     eventually(&format!("{} lists {expected:?}", node.node_name()), JOINED, || {
         let (status, output) = node.ctl(&["list_cluster"]);
         let mut found: Vec<_> = output.lines().map(|line| line.trim_matches('\'').to_owned()).collect();

@@ -13,16 +13,21 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the demo and the long runs")]
 mod support;
 
+mod admin;
 mod allowlist;
 mod bad_input;
 mod cluster;
 mod common;
 mod epmd;
+mod explain;
 mod limits;
 mod log;
+mod names;
 mod nodes;
 mod ports;
+mod reload;
 mod single_port;
 mod stop;
 mod strangers;
+mod systemd;
 mod taken;

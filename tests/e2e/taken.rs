@@ -6,7 +6,7 @@ use crate::common::{EVERYBODY, Guarded, require};
 use crate::support::daemon::{Daemon, Signal};
 use crate::support::erlang::{Epmd, EpmdListen, Node};
 use crate::support::eventually::eventually;
-use crate::support::guard::{Guard, SOON, field, front};
+use crate::support::guard::{Guard, SOON, admin_socket, field, front};
 use crate::support::lab::Lab;
 use crate::support::wire::ask;
 
@@ -18,19 +18,19 @@ fn a_node_on_every_address_is_named_with_the_change_that_cures_it() {
     let lab = Lab::new(&["h1"]);
     let h1 = Guarded::new(&lab, "h1", EVERYBODY);
     let node = Node::named("a", &h1.host).port(9100).anywhere().start();
-    let taken = h1.guard.wait_event("port_taken", &[("role", "dist"), ("listener", "192.0.2.1:9100")]);
-    let (holder, help) = (field(&taken, "holder"), field(&taken, "help"));
+    let told = h1.guard.wait_event("node_exposed", &[("node", "a"), ("port", "9100")]);
     // The guard runs as another user, so that the process itself cannot be seen.
-    assert!(holder.contains("0.0.0.0:9100 of uid 65534 (nobody)"), "{taken}");
-    assert!(
-        holder.contains("ss -ltnp 'sport = :9100'") || help.contains("ss -ltnp 'sport = :9100'"),
-        "{taken}"
-    );
-    assert!(help.contains("inet_dist_use_interface {127,0,0,1}"), "{taken}");
-    assert!(help.contains("INET_DIST_INTERFACE=127.0.0.1"), "{taken}");
+    assert!(field(&told, "holder").contains("0.0.0.0:9100 of uid 65534"), "{told}");
+    let help = field(&told, "help");
+    assert!(help.contains("inet_dist_use_interface {127,0,0,1}"), "{told}");
+    assert!(help.contains("INET_DIST_INTERFACE=127.0.0.1"), "{told}");
+    // One line, not one for each address that the guard would have.
+    assert_eq!(h1.guard.events("node_exposed").len(), 1);
+    assert!(!h1.guard.events("port_taken").iter().any(|event| event["role"] == "dist"));
     // The cure, applied.
     node.stop();
     h1.node("a");
+    h1.guard.wait_event("node_covered", &[("node", "a")]);
 }
 
 #[test]
@@ -96,13 +96,33 @@ fn something_else_on_the_port_is_named_with_the_command_that_shows_it() {
 }
 
 #[test]
-fn a_second_guard_is_told_of_the_first() {
+fn a_second_guard_names_the_first_by_its_socket_and_ends() {
     if !require() {
         return;
     }
     let lab = Lab::new(&["h1"]);
     let h1 = Guarded::new(&lab, "h1", EVERYBODY);
     let second = Guard::launch(&lab, &h1.host, &front(EVERYBODY));
+    let socket = admin_socket(&lab, &h1.host).display().to_string();
+    let named = second.daemon().wait_line("the first one", SOON, |line| line.contains("runs already"));
+    assert!(named.contains(&socket) && named.contains("the process "), "{named}");
+    assert_eq!(second.daemon().wait_exit(SOON).code(), Some(75));
+    // The first one is none the worse.
+    assert_eq!(
+        ask(&h1.host.connect(SocketAddr::new(h1.host.v4().into(), 4369)).unwrap(), b"n"),
+        b"\0\0\x11\x11"
+    );
+}
+
+#[test]
+fn a_second_guard_with_a_socket_of_its_own_is_told_who_has_the_port() {
+    if !require() {
+        return;
+    }
+    let lab = Lab::new(&["h1"]);
+    let h1 = Guarded::new(&lab, "h1", EVERYBODY);
+    let config = format!("{}[admin]\nsocket = \"\"\n", front(EVERYBODY));
+    let second = Guard::launch(&lab, &h1.host, &config);
     let taken = second.wait_event("port_taken", &[("listener", "192.0.2.1:4369")]);
     assert!(field(&taken, "holder").contains("epmd-guard (pid "), "{taken}");
     assert!(field(&taken, "help").contains("another epmd-guard"), "{taken}");

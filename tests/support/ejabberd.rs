@@ -56,11 +56,10 @@ impl EjabberdBuilder {
         self
     }
 
-    /// The range of distribution ports, `9100-9105` if nobody says otherwise. At least two: ejabberdctl takes
-    /// one.
+    /// Distribution ports that the kernel chooses, as without any setting.
     #[must_use]
-    pub fn firewall_window(mut self, range: &str) -> Self {
-        self.port = format!("FIREWALL_WINDOW={range}");
+    pub fn random_ports(mut self) -> Self {
+        "# FIREWALL_WINDOW is not set.".clone_into(&mut self.port);
         self
     }
 

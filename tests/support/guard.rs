@@ -1,8 +1,12 @@
 //! The guard under test, as an unprivileged user that is not the nodes'.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -34,6 +38,38 @@ pub fn front(allow: &[&str]) -> String {
     )
 }
 
+/// A front for the registered nodes, whatever their ports, on all addresses of the host: the default, with a
+/// log that tests can read.
+#[must_use]
+pub fn registered(allow: &[&str]) -> String {
+    format!("[cluster]\nallow = {allow:?}\n[log]\nformat = \"json\"\nlevel = \"debug\"\n")
+}
+
+/// What `epmd-guard status --json` prints on the host.
+///
+/// # Panics
+///
+/// When it prints no document.
+#[must_use]
+#[track_caller]
+pub fn status(lab: &Lab, host: &Host) -> Value {
+    let mut command = host.command_as(USER, program(lab));
+    command.args(["status", "--json", "--socket"]).arg(admin_socket(lab, host));
+    let output = command.output().expect("the program can be started");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// The answer to a question at the admin socket.
+///
+/// # Panics
+///
+/// When there is none.
+#[must_use]
+#[track_caller]
+pub fn admin_get(lab: &Lab, host: &Host, path: &str) -> String {
+    ask_admin(&admin_socket(lab, host), "GET", path).1
+}
+
 /// The built program, where unprivileged users can execute it.
 #[must_use]
 pub fn program(lab: &Lab) -> PathBuf {
@@ -52,6 +88,40 @@ fn built() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows its path");
     let folder = own.parent().and_then(std::path::Path::parent).expect("cargo's folders");
     folder.join("epmd-guard")
+}
+
+/// Writes the configuration of the host's guard and says where it is.
+///
+/// # Panics
+///
+/// When it cannot be written.
+#[must_use]
+pub fn configure(lab: &Lab, host: &Host, config: &str) -> PathBuf {
+    let path = lab.dir().join(format!("{}.toml", host.short_name()));
+    let admin = match config.contains("[admin]") {
+        true => String::new(),
+        false => format!("\n[admin]\nsocket = {:?}\n", admin_socket(lab, host)),
+    };
+    fs::write(&path, format!("{config}{admin}")).expect("the lab's directory can be written");
+    path
+}
+
+/// The admin socket of the host's guard, in a directory that is its own.
+///
+/// # Panics
+///
+/// When the directory cannot be made.
+#[must_use]
+pub fn admin_socket(lab: &Lab, host: &Host) -> PathBuf {
+    let folder = lab.dir().join(format!("{}.run", host.short_name()));
+    if !folder.exists() {
+        fs::create_dir(&folder).expect("the lab's directory can be written");
+        let user =
+            nix::unistd::User::from_name(USER).expect("users can be looked up").expect("the user exists");
+        std::os::unix::fs::chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .expect("root may");
+    }
+    folder.join("admin.sock")
 }
 
 impl Guard {
@@ -76,10 +146,19 @@ impl Guard {
     #[must_use]
     #[track_caller]
     pub fn launch(lab: &Lab, host: &Host, config: &str) -> Self {
-        let path = lab.dir().join(format!("{}.toml", host.short_name()));
-        fs::write(&path, config).expect("the lab's directory can be written");
         let mut command = host.command_as(USER, program(lab));
-        command.arg("run").arg("--config").arg(path);
+        command.arg("run").arg("--config").arg(configure(lab, host, config));
+        Self::adopt(host, command)
+    }
+
+    /// Starts a guard by a command of the caller's, which is or becomes the guard.
+    ///
+    /// # Panics
+    ///
+    /// When the command cannot be started.
+    #[must_use]
+    #[track_caller]
+    pub fn adopt(host: &Host, command: Command) -> Self {
         let daemon = Daemon::spawn(format!("guard@{}", host.short_name()), command);
         Self { host: host.clone(), daemon }
     }
@@ -132,6 +211,22 @@ impl Guard {
         self.daemon.lines().iter().filter(|line| is(line, event, &[])).map(|line| parse(line)).collect()
     }
 
+    /// Its descriptors, and its resident memory in KiB.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let pid = self.daemon.pid();
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the guard runs").count();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the guard runs");
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("proc_pid_status(5)");
+        let kib = resident.split_whitespace().next().and_then(|kib| kib.parse().ok());
+        (descriptors, kib.expect("proc_pid_status(5)"))
+    }
+
     /// What an operator does: SIGTERM, and it ends well.
     ///
     /// # Panics
@@ -143,6 +238,42 @@ impl Guard {
         let status = self.daemon.wait_exit(SOON);
         assert!(status.success(), "the guard ended with {status}");
     }
+}
+
+/// One request to an admin socket, and the status and the body of its answer.
+///
+/// # Panics
+///
+/// When there is no answer.
+#[must_use]
+#[track_caller]
+pub fn ask_admin(socket: &Path, verb: &str, path: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).expect("the admin socket answers");
+    stream.set_read_timeout(Some(SOON)).expect("a deadline can be set");
+    let head = "Host: localhost\r\nContent-Length: 0\r\nConnection: close";
+    let mut answer = String::new();
+    let exchanged = stream
+        .write_all(format!("{verb} {path} HTTP/1.1\r\n{head}\r\n\r\n").as_bytes())
+        .and_then(|()| stream.read_to_string(&mut answer));
+    exchanged.unwrap_or_else(|error| panic!("{verb} {path}: {error}"));
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("{verb} {path}: {head}")), body.to_owned())
+}
+
+/// The links that are up: the address of each peer by the id of its link.
+///
+/// # Panics
+///
+/// When the guard does not say.
+#[must_use]
+#[track_caller]
+pub fn links(socket: &Path) -> BTreeMap<u64, IpAddr> {
+    let (_, body) = ask_admin(socket, "GET", "/links");
+    let document: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    let links = document.get("links").and_then(Value::as_array).unwrap_or_else(|| panic!("no links: {body}"));
+    let peer = |link: &Value| field(link, "peer").parse::<SocketAddr>().expect("a peer is an address").ip();
+    links.iter().map(|link| (field(link, "id").parse().expect("an id is a number"), peer(link))).collect()
 }
 
 /// A field of an event as text.

@@ -11,6 +11,7 @@
 
 pub mod daemon;
 pub mod ejabberd;
+pub mod ends;
 pub mod epmd;
 pub mod erlang;
 pub mod eventually;
@@ -18,4 +19,6 @@ pub mod guard;
 pub mod host;
 pub mod lab;
 pub mod prerequisites;
+pub mod reloads;
+pub mod said;
 pub mod wire;

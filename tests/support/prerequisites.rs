@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::lab;
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("setpriv", "util-linux"),
@@ -16,8 +16,10 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("epmd", "erlang-base"),
     ("ejabberdctl", "ejabberd"),
     ("socat", "socat"),
+    ("curl", "curl"),
     ("dnsmasq", "dnsmasq-base"),
     ("sysctl", "procps"),
+    ("systemd-socket-activate", "systemd"),
 ];
 
 /// Whether tests on real hosts can run here.
@@ -29,6 +31,7 @@ const PROGRAMS: [(&str, &str); 9] = [
 ///
 /// When something lacks and `CI` is set.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "CI is in the environment")]
 pub fn require() -> bool {
     static MISSING: OnceLock<Result<(), String>> = OnceLock::new();
     let Err(why) = MISSING.get_or_init(look) else { return true };
