@@ -22,7 +22,7 @@ help: ## List these commands
 	@echo
 	@echo 'Settings, as in `make run ALLOW="192.0.2.8 h2.example.net"`:'
 	@echo '  ALLOW           run: who is let in besides this machine; nobody if not set'
-	@echo '  PORTS           run: the distribution ports; 9100-9199 if not set'
+	@echo '  PORTS           run: the distribution ports; those of the registered nodes if not set'
 	@echo '  TEST_THREADS    test: how many tests run at one time; $(TEST_THREADS)'
 	@echo '  FUZZ_SECONDS    fuzz: for each target; $(FUZZ_SECONDS)'
 

@@ -12,7 +12,8 @@ PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/
 # A program and the Debian package that has it.
 for_run="cc:build-essential ip:iproute2 ss:iproute2 setpriv:util-linux epmd:erlang-base erl:erlang-base"
 for_test="$for_run make:build-essential ejabberdctl:ejabberd nft:nftables socat:socat dnsmasq:dnsmasq-base
-    tcpdump:tcpdump pgrep:procps unshare:util-linux useradd:passwd"
+    tcpdump:tcpdump curl:curl pgrep:procps systemd-analyze:systemd
+    systemd-socket-activate:systemd unshare:util-linux useradd:passwd"
 # Units that Debian's packages enable, so that they would start with the machine.
 units="epmd.socket epmd.service ejabberd.service"
 

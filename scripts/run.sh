@@ -2,7 +2,8 @@
 # Runs the guard on this machine, in front of an epmd on loopback, until Ctrl-C (`make run`).
 #
 #   ALLOW="192.0.2.8 h2.example.net"   who is let in besides this machine; nobody if not set
-#   PORTS="9100-9199"                  the distribution ports; several ranges with spaces between
+#   PORTS="9100-9199"                  the distribution ports, several ranges with spaces between; those of the
+#                                      registered nodes if not set
 #
 # An epmd on loopback is used if there is one, and left running; otherwise one is started, and ended at the
 # end. Where somebody else serves epmd's port on the machine's own addresses, all of it runs in a network
@@ -12,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 read -r -a allow <<<"$(tr ',\n' '  ' <<<"${ALLOW:-}")"
-read -r -a ports <<<"$(tr ',\n' '  ' <<<"${PORTS:-9100-9199}")"
+read -r -a ports <<<"$(tr ',\n' '  ' <<<"${PORTS:-}")"
 # Networks for documentation (RFC 5737): nobody's, so one of them is free.
 test_networks=(192.0.2 198.51.100 203.0.113)
 # People may copy it from what is said here and run it anywhere, hence the whole path.
@@ -55,9 +56,16 @@ write_config() {
     {
         echo '[cluster]'
         echo "allow = [$(quoted "${allow[@]}")]"
-        echo '[dist]'
-        echo "ports = [$(quoted "${ports[@]}")]"
+        if [ ${#ports[@]} != 0 ]; then
+            echo '[dist]'
+            echo "ports = [$(quoted "${ports[@]}")]"
+        fi
+        echo '[admin]'
+        echo "socket = '$dir/run/admin.sock'"
     } >"$dir/epmd-guard.toml"
+    # The guard's user makes its socket there.
+    mkdir --mode=750 "$dir/run"
+    [ "$(id -u)" != 0 ] || chown daemon:"$(id -g daemon)" "$dir/run"
     local problems
     # Warnings come again in the log.
     problems=$("$dir/epmd-guard" check --config "$dir/epmd-guard.toml" 2>&1) ||
@@ -187,22 +195,24 @@ await() {
 }
 
 explain() {
-    local served address first last cli=$built peers="nobody"
+    local served address cli=$built config=$dir/epmd-guard.toml peers="nobody" nodes="the ports of the nodes"
     mapfile -t served < <(addresses)
     address=${served[0]}
-    first=${ports[0]%%-*}
-    last=${ports[0]##*-}
     [ ${#allow[@]} = 0 ] || peers=$(listed "${allow[@]}")
     local prefix="${enter[*]:+${enter[*]} }"
     local node="$prefix${prefix:+env }ERL_EPMD_ADDRESS=127.0.0.1 erl -setcookie try -kernel inet_dist_use_interface"
-    node+=" '{127,0,0,1}' inet_dist_listen_min $first inet_dist_listen_max $last"
+    node+=" '{127,0,0,1}'"
+    if [ ${#ports[@]} != 0 ]; then
+        nodes="$(listed "${ports[@]}") (nodes)"
+        node+=" inet_dist_listen_min ${ports[0]%%-*} inet_dist_listen_max ${ports[0]##*-}"
+    fi
     cat <<TEXT
 
 --------------------------------------------------------------------------------
 The guard runs${netns:+, in the network namespace $netns}.
 
   It serves         $(listed "${served[@]}"), on port 4369 (epmd) and, while a node
-                    listens behind them, on $(listed "${ports[@]}") (nodes)
+                    listens behind them, on $nodes
   It stands before  the epmd on 127.0.0.1:4369, which $(whose_epmd)
   It lets in        this $here, and besides: $peers
 
@@ -220,7 +230,12 @@ Try, in another terminal${netns:+ and as root}:
 
     $node -name two@$address -noshell -eval 'io:format("~p~n", [net_adm:ping(list_to_atom("one@$address"))]), halt().'
 
-  $(stranger "$cli" "$address")
+  See what the guard does, and which links are up:
+
+    $cli status --config $config
+    $cli links --config $config
+
+  $(stranger "$cli" "$address" "$config")
 
 Ctrl-C ends $(what_ends).
 --------------------------------------------------------------------------------
@@ -243,7 +258,7 @@ whose_epmd() {
 }
 
 stranger() {
-    local cli=$1 address=$2 who="From another host you are a stranger" example='"ADDRESS ADDRESS..."'
+    local cli=$1 address=$2 config=$3 who="From another host you are a stranger" example=192.0.2.8
     if [ -n "$netns" ]; then
         who="From outside the namespace you are ${address%.*}.254"
         example=${address%.*}.254
@@ -254,9 +269,10 @@ stranger() {
         echo "$who, and refused unless ALLOW has the address, as the log will say:"
     fi
     printf '\n    %s\n' "$cli names $address"
-    if [ ${#allow[@]} = 0 ]; then
-        printf '\n  %s\n\n    %s\n' "To let others in, stop this, and run:" "make run ALLOW=$example"
-    fi
+    printf '\n  %s\n\n    %s\n' "Ask the guard which rule decides:" \
+        "$cli explain --config $config --running --from $example --to one"
+    printf '\n  %s\n\n    %s\n' "To let others in, or nobody any more, change allow in $config, and:" \
+        "$cli reload --config $config"
 }
 
 what_ends() {
