@@ -127,17 +127,17 @@ impl GuardArguments {
         if let Some(socket) = &self.socket {
             return Client::new(socket);
         }
-        let arguments = ConfigArguments { config: self.config.clone(), allow: Vec::new() };
-        match arguments.source().load() {
+        let file = ConfigArguments { config: self.config.clone(), allow: Vec::new() }.source();
+        match file.load() {
             Ok((loaded, source)) => Client::configured(loaded.config.admin.socket, source),
             Err(error) => {
-                let socket = default_socket();
+                let socket = file.socket();
                 let place = socket.as_deref().map_or_else(String::new, |path| path.display().to_string());
                 complain(&format!(
                     "epmd-guard: {}; asking at {place} (--socket names another place)",
                     shown(&why_unusable(&error))
                 ));
-                Client::configured(socket, "the built-in configuration".to_owned())
+                Client::configured(socket, file.path().display().to_string())
             }
         }
     }

@@ -190,6 +190,12 @@ mod tests {
         assert_eq!(ends(&["explain", "--from", "nonsense", "--to", "9100"]), ExitCode::FAILURE);
         assert_eq!(guard.fake.explained.load(std::sync::atomic::Ordering::Relaxed), 1);
 
+        // A file that cannot be used still tells where the guard is that should refuse it.
+        let socket = guard.socket().display().to_string();
+        std::fs::write(&config, format!("alow = 1\n[admin]\nsocket = {socket:?}\nlisten = 7\n")).unwrap();
+        let broken = ["epmd-guard", "status", "--config", config.to_str().unwrap()];
+        assert_eq!(perform(Arguments::try_parse_from(broken).unwrap().command), ExitCode::SUCCESS);
+
         std::fs::write(&config, "alow = 1\n").unwrap();
         assert_eq!(ends(&check), ExitCode::from(EXIT_CONFIG));
         drop(guard);

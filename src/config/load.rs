@@ -126,6 +126,13 @@ pub fn read_text(path: &Path) -> Result<String, LoadError> {
     })
 }
 
+/// The admin socket that `text` names, whatever else is wrong with it: who has broken a file must still find the
+/// guard that runs with the one before.
+pub(super) fn socket_in(text: &str) -> Option<PathBuf> {
+    let (config, _) = understand(text, &Overrides::default());
+    config.admin.socket
+}
+
 /// Loads the configuration that `text` is; `path_label` is how messages call it.
 ///
 /// # Errors

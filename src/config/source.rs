@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::load::socket_in;
 use super::{DEFAULT_PATH, LoadError, Loaded, Overrides, defaults, from_text, load, read_text};
 
 /// Where a configuration comes from.
@@ -57,6 +58,13 @@ impl Source {
         let Some(text) = text else { return Ok((defaults(&self.overrides), BUILT_IN.to_owned())) };
         let label = self.path().display().to_string();
         Ok((self.load_text(&label, text)?, label))
+    }
+
+    /// The admin socket that it names, even if it cannot be used otherwise; the default one where it cannot be
+    /// read.
+    #[must_use]
+    pub fn socket(&self) -> Option<PathBuf> {
+        socket_in(&read_text(self.path()).unwrap_or_default())
     }
 
     /// Reads it again for a guard that runs with `running`, as it was called the last time. A file that is gone
