@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{complain, say};
 use crate::policy::Policy;
 use crate::proto::epmd::{DEFAULT_PORT, NamesReply, Request};
-use crate::session::ask;
+use crate::session::{MAX_ANSWER, ask};
 use crate::telemetry::describe;
 use crate::transport::{Backends, Dialer, host};
 
@@ -49,7 +49,7 @@ async fn list(host: &str) -> Result<String, String> {
 async fn ask_names(addr: SocketAddr) -> Result<Vec<u8>, String> {
     let dialer = Dialer::new(Backends { epmd: addr, dist: Vec::new() }, TIMEOUT);
     let stream = dialer.run_errand(&Policy::own_errand(addr)).await.map_err(|error| describe(&error))?;
-    let answer = ask(stream, &Request::Names.encode(), TIMEOUT).await;
+    let answer = ask(stream, &Request::Names.encode(), TIMEOUT, MAX_ANSWER).await;
     match answer {
         Ok(answer) if answer.is_empty() => Err(format!(
             "{addr} closed without an answer: a guard that does not let this host in, or no epmd"

@@ -15,7 +15,7 @@ use super::documents::{
     timestamp,
 };
 use super::explain::{Facts, Question, Running, explain};
-use super::front::{CURE, Exposed, FrontView, ListenerView};
+use super::front::{Blocked, CURE, Exposed, FrontView, ListenerView};
 use super::mesh::{Mesh, Way, addresses_of};
 use super::reload::{Ending, Reloader, Report, Request, Verdict};
 use crate::config;
@@ -95,13 +95,12 @@ impl Console {
 
     fn warnings(&self, snapshot: &Snapshot, front: &FrontView) -> Vec<Warning> {
         let mut warnings: Vec<Warning> = front.exposed.iter().map(exposed_warning).collect();
-        let is_exposed =
-            |view: &ListenerView| front.exposed.iter().any(|exposed| exposed.port == view.addr.port());
         let for_self =
             |view: &&ListenerView| view.role == Role::Dist || view.audience == Audience::ItselfOnly;
-        for view in front.listeners.iter().filter(for_self).filter(|view| !is_exposed(view)) {
-            if let Some(why) = &view.blocked {
-                let node = view.node.as_deref().map(str::to_owned);
+        for view in front.listeners.iter().filter(for_self) {
+            // What its own node has is told as that.
+            if let Some(Blocked::Otherwise(why)) = &view.blocked {
+                let node = view.node.as_ref().map(ToString::to_string);
                 let message = format!("{} is not served on {}", view.role, view.addr);
                 warnings.push(warn("port_taken", message, why.clone(), (node, Some(view.addr.port()))));
             }
@@ -377,10 +376,11 @@ fn warn(what: &str, message: String, help: String, (node, port): (Option<String>
 
 fn exposed_warning(exposed: &Exposed) -> Warning {
     let Exposed { node, port, socket, uid } = exposed;
+    let node = node.as_ref().map(ToString::to_string);
     let name = node.as_deref().unwrap_or("a node");
     let message =
         format!("{name} at port {port} can be reached around the guard: it listens on {socket} (uid {uid})");
-    warn("node_exposed", message, CURE.to_owned(), (node.as_deref().map(str::to_owned), Some(*port)))
+    warn("node_exposed", message, CURE.to_owned(), (node, Some(*port)))
 }
 
 fn listener_document(view: &ListenerView) -> ListenerDocument {
@@ -391,7 +391,7 @@ fn listener_document(view: &ListenerView) -> ListenerDocument {
             Audience::Peers => ListenerAudience::Peers,
             Audience::ItselfOnly => ListenerAudience::ItselfOnly,
         },
-        node: view.node.as_deref().map(str::to_owned),
+        node: view.node.as_ref().map(ToString::to_string),
         inside: (view.role == Role::Dist).then_some(view.inside),
         state: if view.blocked.is_none() { ListenerState::Open } else { ListenerState::Blocked },
     }
@@ -413,7 +413,7 @@ fn link_document(link: &Link, admission: &Admission, snapshot: &Snapshot) -> Lin
         peer_name: snapshot.policy.peer_of(admission).and_then(|peer| name_of(snapshot, peer)),
         standing,
         listener: link.arrival.local.socket(),
-        node: link.node.as_deref().map(str::to_owned),
+        node: link.node.as_ref().map(ToString::to_string),
         inside: link.inside,
         rule: rule.map(ToString::to_string),
         since: timestamp(link.since),

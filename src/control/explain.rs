@@ -10,9 +10,9 @@ use super::front::{Exposed, FrontView, ListenerView};
 use crate::config::Config;
 use crate::policy::{
     Admission, Arrival, Audience, Denial, Full, NameVerdict, Pattern, Policy, PortRule, Room, RuleId,
-    Standing, Withheld,
+    Standing,
 };
-use crate::proto::epmd::{AliveName, Opcode};
+use crate::proto::epmd::{AliveName, NodeName, Opcode};
 use crate::session::Role;
 
 /// A connection that somebody asks about.
@@ -145,6 +145,10 @@ struct Walk<'a> {
 /// Where a walk ends before its last stage.
 struct End;
 
+fn is_called(node: &Option<NodeName>, name: &str) -> bool {
+    node.as_ref().is_some_and(|node| node.as_bytes() == name.as_bytes())
+}
+
 /// Asks each stage of the walk.
 #[must_use]
 pub fn explain(question: &Question, facts: Facts<'_>) -> Explanation {
@@ -256,7 +260,7 @@ impl<'a> Walk<'a> {
             self.reach_epmd(admission)?;
         }
         self.names(name)?;
-        let is_meant = |view: &ListenerView| view.role == Role::Dist && view.node.as_deref() == Some(name);
+        let is_meant = |view: &ListenerView| view.role == Role::Dist && is_called(&view.node, name);
         match self.facing(admission, is_meant) {
             None => {
                 let why = "the node's port is known to a running guard only (--running)";
@@ -377,13 +381,7 @@ impl<'a> Walk<'a> {
     fn reach_listener(&mut self, known: &[&ListenerView], admission: &Admission) -> Result<(), End> {
         let open = known.iter().find(|view| view.blocked.is_none());
         let Some(ListenerView { addr, inside, node, .. }) = open.or(known.first()) else { return Err(End) };
-        let name = node.as_deref().unwrap_or("a node");
-        if let Err(withheld) = self.facts.policy.dist().offers(name.as_bytes(), *inside)
-            && withheld != Withheld::Name
-        {
-            self.ports_rule(Verdict::No, format!("port {inside} is not offered"));
-            return Err(End);
-        }
+        let name = node.as_ref().map_or_else(|| "a node".to_owned(), ToString::to_string);
         if let Err(denial) = self.facts.policy.authorize_link(admission, addr.port(), *inside) {
             return Err(self.refuse(denial));
         }
@@ -407,11 +405,11 @@ impl<'a> Walk<'a> {
     fn around(&mut self, question: &Question) {
         let Some(running) = self.facts.running else { return };
         let is_meant = |exposed: &&Exposed| match &question.to {
-            Target::Node(name) => exposed.node.as_deref() == Some(name),
+            Target::Node(name) => is_called(&exposed.node, name),
             Target::Port(port) => exposed.port == *port,
         };
         if let Some(exposed) = running.front.exposed.iter().find(is_meant) {
-            let name = exposed.node.as_deref().unwrap_or("the node");
+            let name = exposed.node.as_ref().map_or_else(|| "the node".to_owned(), ToString::to_string);
             let why = format!("{name} listens on {}: whoever reaches this host reaches it", exposed.socket);
             self.say("around", Verdict::Unguarded, why);
         }
@@ -497,6 +495,7 @@ fn shut(listeners: &[&ListenerView]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::from_text;
+    use crate::control::Blocked;
     use crate::policy::Caps;
 
     const FILE: &str = "[cluster]\nallow = [\"192.0.2.0/24\"]\ndeny = [\"192.0.2.66\"]\n[dist]\nnames = [\"*\", \"!x*\"]\n\
@@ -505,8 +504,15 @@ mod tests {
     fn listener(addr: &str, audience: Audience, blocked: Option<&str>) -> ListenerView {
         let addr: SocketAddr = addr.parse().unwrap();
         let role = if addr.port() == 4369 { Role::Epmd } else { Role::Dist };
-        let node = (role == Role::Dist).then(|| "a".into());
-        ListenerView { role, addr, audience, inside: addr.port(), node, blocked: blocked.map(str::to_owned) }
+        let node = (role == Role::Dist).then(|| AliveName::new(b"a").unwrap().into());
+        ListenerView {
+            role,
+            addr,
+            audience,
+            inside: addr.port(),
+            node,
+            blocked: blocked.map(|why| Blocked::Otherwise(why.to_owned())),
+        }
     }
 
     fn asked(from: &str, to: &str, listeners: Option<Vec<ListenerView>>) -> Explanation {

@@ -21,12 +21,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use super::Notifier;
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
 use super::obstacle::Obstacle;
 use crate::config::Config;
 use crate::policy::{Audience, PortRule};
+use crate::proto::epmd::NodeName;
 use crate::session::{Context, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
 use crate::telemetry::describe;
 use crate::transport::activation::{Inherited, Purpose};
@@ -36,7 +38,7 @@ pub use exposed::{CURE, Exposed};
 use exposed::{ExposedNodes, find};
 use names::NamesWatch;
 use nodes::{Behind, MISSED_FOR, Nodes, Offered, behind};
-pub use view::{FrontView, ListenerView};
+pub use view::{Blocked, FrontView, ListenerView};
 use wanted::{Wanted, wanted};
 
 /// How often the table is read.
@@ -247,10 +249,11 @@ impl Front {
         self.nodes = nodes;
         let look = look?;
         let mut unopened = Vec::new();
-        let exposed = self.exposed.told();
-        for (addr, Wanted { role, .. }) in look.wanted {
+        let exposed = self.find_exposed(config, &look);
+        for (addr, wanted) in &look.wanted {
+            let (addr, role) = (*addr, wanted.role);
             let of_systemd = self.inherited.iter().any(|inherited| inherited.local_addr() == addr);
-            let of_node = role == Role::Dist && exposed.iter().any(|exposed| exposed.port == addr.port());
+            let of_node = is_held_by_node(addr, wanted, &exposed, &look.listening);
             if of_systemd || of_node || self.open.contains_key(&addr) {
                 continue;
             }
@@ -305,13 +308,16 @@ impl Front {
             look.wanted.iter().filter(|(addr, _)| !self.open.contains_key(addr)).collect();
         // epmd's port goes before all others: until it is ours, any `erl` may take it.
         shut.sort_by_key(|(addr, wanted)| (wanted.role != Role::Epmd, **addr));
-        for (addr, wanted) in shut {
-            if !is_held_by_node(*addr, wanted, &exposed, &look.listening) {
-                self.try_open(*addr, wanted);
-            }
+        let held: HashSet<SocketAddr> = shut
+            .iter()
+            .filter(|(addr, wanted)| is_held_by_node(**addr, wanted, &exposed, &look.listening))
+            .map(|(addr, _)| **addr)
+            .collect();
+        for (addr, wanted) in shut.into_iter().filter(|(addr, _)| !held.contains(addr)) {
+            self.try_open(*addr, wanted);
         }
         self.tell_offers(&look.wanted, &exposed);
-        self.tell_view(&look);
+        self.tell_view(&look, &held);
     }
 
     /// Reads the kernel's table and concludes what should be open. `None`: it cannot be read, so that
@@ -366,7 +372,7 @@ impl Front {
 
     fn find_exposed(&self, config: &Config, look: &Look) -> Vec<Exposed> {
         let rules = &config.dist.rules;
-        let mut ports: HashMap<u16, Option<Arc<str>>> =
+        let mut ports: HashMap<u16, Option<NodeName>> =
             look.offered.iter().map(|offer| (offer.inside, offer.node.clone())).collect();
         if let PortRule::Listed(listed) = &rules.ports {
             let elsewhere = look.behind.ports_elsewhere().filter(|port| listed.contains(*port));
@@ -393,14 +399,14 @@ impl Front {
         replace(&self.channels.offers, offers);
     }
 
-    fn tell_view(&self, look: &Look) {
-        let exposed = self.exposed.told();
+    /// `held` are the ports that their own nodes have.
+    fn tell_view(&self, look: &Look, held: &HashSet<SocketAddr>) {
         let blocked = |addr: &SocketAddr| {
-            if exposed.iter().any(|exposed| exposed.port == addr.port()) {
-                return "its node has the port on more than loopback".to_owned();
+            if held.contains(addr) {
+                return Blocked::ByItsNode;
             }
             let known = self.obstacles.get(addr).and_then(Obstacle::summary);
-            known.unwrap_or_else(|| "it could not be opened yet".to_owned())
+            Blocked::Otherwise(known.unwrap_or_else(|| "it could not be opened yet".to_owned()))
         };
         let mut listeners: Vec<ListenerView> = look
             .wanted
@@ -420,7 +426,7 @@ impl Front {
             looked: true,
             is_blind: false,
             listeners,
-            exposed,
+            exposed: self.exposed.told(),
             unplaced: unplaced.filter_map(|offer| Some((offer.node.clone()?, offer.inside))).collect(),
             epmd_answers: self.names.answers(),
         };
@@ -492,7 +498,7 @@ impl Front {
         let task = self.tasks.spawn(accept(listener, post, Arc::clone(&self.context), stop.clone())).id();
         self.open.insert(addr, Open { role: *role, service: sender, task, stop, missed_since: None });
         let Service { audience, inside, node } = service;
-        let (audience, node) = (name_of(*audience), node.as_deref());
+        let (audience, node) = (name_of(*audience), node.as_ref().map(display));
         match role {
             Role::Epmd => tracing::info!(%role, listener = %addr, audience, "port_opened"),
             Role::Dist => tracing::info!(%role, listener = %addr, audience, node, inside, "port_opened"),

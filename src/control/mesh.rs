@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +11,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::converse::{NoAnswer, converse};
 use crate::policy::{PeerId, Policy, Target};
 use crate::proto::epmd::Request;
-use crate::session::{QuestionError, Snapshots, ask};
-use crate::transport::{DialError, Dialer};
+use crate::session::Snapshots;
+use crate::transport::Dialer;
 
 /// How often each peer is asked.
 const EVERY: Duration = Duration::from_secs(30);
@@ -25,6 +25,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Peers that are asked at one time: one that is away takes its time.
 const AT_ONCE: usize = 16;
+/// What is read of an answer. That there is one says all, and a peer may send what it likes.
+const ENOUGH: u64 = 16 * 1024;
 /// Addresses of one peer that are asked.
 const ADDRESSES_EACH: usize = 4;
 
@@ -188,24 +190,13 @@ async fn way_to(addresses: &[IpAddr], port: u16, dialer: &Dialer) -> Way {
 }
 
 async fn try_way(epmd: SocketAddr, dialer: &Dialer) -> Way {
-    let errand = Policy::own_errand(epmd);
-    let closed_on = |error: &io::Error| {
-        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-    };
-    let conversation = async {
-        match dialer.run_errand(&errand).await {
-            Err(DialError::Connect { source, .. }) if closed_on(&source) => Way::TheyRefuse,
-            Err(_) => Way::Unreached,
-            Ok(stream) => match ask(stream, &Request::Names.encode(), PATIENCE).await {
-                // Who is not let in is reset; this is what a guard does whose epmd is away.
-                Ok(answer) if answer.is_empty() => Way::Silent,
-                Err(QuestionError::Io(error)) if closed_on(&error) => Way::TheyRefuse,
-                Ok(_) => Way::Open,
-                Err(_) => Way::Unreached,
-            },
-        }
-    };
-    tokio::time::timeout(PATIENCE, conversation).await.unwrap_or(Way::Unreached)
+    match converse(epmd, Request::Names, dialer, (PATIENCE, ENOUGH)).await {
+        // Who is not let in is reset; this is what a guard does whose epmd is away.
+        Ok(answer) if answer.is_empty() => Way::Silent,
+        Err(NoAnswer::Reset) => Way::TheyRefuse,
+        Ok(_) | Err(NoAnswer::TooLong) => Way::Open,
+        Err(NoAnswer::Silent) => Way::Unreached,
+    }
 }
 
 /// A host of the cluster: its name, its addresses and its rules.

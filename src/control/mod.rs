@@ -6,6 +6,7 @@ pub mod admin;
 mod advice;
 mod capacity;
 mod console;
+mod converse;
 pub mod documents;
 pub mod explain;
 mod front;
@@ -21,7 +22,9 @@ mod takeover;
 
 pub use capacity::Capacity;
 pub use console::{Console, ConsoleParts};
-pub use front::{CURE, Exposed, Front, FrontChannels, FrontOrder, FrontView, ListenerView, Unopened};
+pub use front::{
+    Blocked, CURE, Exposed, Front, FrontChannels, FrontOrder, FrontView, ListenerView, Unopened,
+};
 pub use notify::{ManagerSays, NotReady, Notifier, Reloading};
 pub use reload::{Act, Consent, Ending, LastReload, Reason, ReloadParts, Reloader, Report, Request, Verdict};
 pub use resolver::{Names, Resolved, Resolver};

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::field::display;
 
 use super::advice::advise;
 use super::takeover::{Squatter, take_over};
+use crate::proto::epmd::NodeName;
 use crate::session::Role;
 use crate::telemetry::describe;
 use crate::transport::Dialer;
@@ -31,7 +33,7 @@ pub(super) struct Obstacle {
     role: Role,
     addr: SocketAddr,
     /// The node that is to be reached there.
-    node: Option<Arc<str>>,
+    node: Option<NodeName>,
     retry_at: Instant,
     wait: Duration,
     told: Option<(Cause, Instant)>,
@@ -84,7 +86,7 @@ impl Obstacle {
     }
 
     /// Finds out about a failure, tells of it, and sets the time of the next try.
-    pub(super) async fn meet(&mut self, error: io::Error, node: Option<Arc<str>>, dialer: &Dialer) {
+    pub(super) async fn meet(&mut self, error: io::Error, node: Option<NodeName>, dialer: &Dialer) {
         self.node = node;
         let mut cause = Cause { error: describe(&error), ..Cause::default() };
         let event = if error.kind() == io::ErrorKind::AddrInUse {
@@ -155,7 +157,7 @@ impl Obstacle {
         if known || self.wait < FIRST_RETRY * 4 {
             return;
         }
-        let (Self { role, addr, .. }, node) = (&*self, self.node.as_deref());
+        let (Self { role, addr, .. }, node) = (&*self, self.node.as_ref().map(display));
         let Cause { error, holder, help, .. } = &cause;
         match event {
             Event::Taken => tracing::warn!(%role, listener = %addr, node, error, holder, help, "port_taken"),

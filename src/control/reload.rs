@@ -421,12 +421,8 @@ impl Reloader {
         let Prepared { next, label, resolved, delta, warnings, .. } = prepared;
         *self.label.lock().unwrap_or_else(PoisonError::into_inner) = label;
         let config = Arc::clone(&next.config);
-        let generation = next.generation;
         // What `drain` has said meanwhile counts; the resolver tells its news again by itself.
-        self.parts.snapshots.publish(|current| {
-            let next = succeed(current, Arc::clone(&config), &resolved);
-            Snapshot { generation, ..next }
-        });
+        self.parts.snapshots.publish(|current| succeed(current, Arc::clone(&config), &resolved));
         let next = self.parts.snapshots.current();
         let cut = endings(self.context.links.follow(&next, &before), &next);
         self.context.metrics.links_cut(u64::try_from(cut.len()).unwrap_or(u64::MAX));
@@ -439,7 +435,7 @@ impl Reloader {
         };
         // It follows at its next look all the same.
         tokio::time::timeout(BINDING, followed).await.map(drop).unwrap_or_default();
-        Report { verdict: Verdict::Reloaded, generation, delta, cut, before, warnings }
+        Report { verdict: Verdict::Reloaded, generation: next.generation, delta, cut, before, warnings }
     }
 
     /// Gives back what was prepared.
@@ -487,19 +483,9 @@ impl Reloader {
 
 /// The links that `next` ends, and why.
 fn endings(cut: Vec<Cut>, next: &Snapshot) -> Vec<Ending> {
-    let why = |denial: Denial| match denial {
-        Denial::Denied(rule) => {
-            let rule = next.policy.rule(rule).map_or_else(String::new, |rule| format!(" by {rule}"));
-            format!("{}{rule}", denial.label())
-        }
-        Denial::NotAllowed
-        | Denial::DenyUnresolved
-        | Denial::NotForPeers
-        | Denial::Draining
-        | Denial::Full(_)
-        | Denial::LocalOnly(_)
-        | Denial::UnknownOpcode(_)
-        | Denial::PortNotOffered(_) => denial.label().to_owned(),
+    let why = |denial: Denial| {
+        let rule = next.policy.rule_of(denial).map_or_else(String::new, |rule| format!(" by {rule}"));
+        format!("{}{rule}", denial.label())
     };
     cut.into_iter().map(|cut| Ending { why: why(cut.denial), cut }).collect()
 }

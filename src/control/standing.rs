@@ -81,7 +81,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::control::ListenerView;
+    use crate::control::{Blocked, ListenerView};
     use crate::policy::Audience;
     use crate::session::{Role, Snapshots};
 
@@ -92,7 +92,7 @@ mod tests {
             audience: Audience::Peers,
             inside: 4369,
             node: None,
-            blocked: blocked.map(str::to_owned),
+            blocked: blocked.map(|why| Blocked::Otherwise(why.to_owned())),
         }
     }
 

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::policy::Policy;
+use super::converse::converse;
 use crate::proto::epmd::{NamesReply, Request};
-use crate::session::ask;
+use crate::session::MAX_ANSWER;
 use crate::transport::Dialer;
 
 /// How long an epmd must have been seen without a name: longer than a VM takes to start and register,
@@ -45,7 +45,9 @@ pub(super) async fn take_over(addr: SocketAddr, before: Option<Squatter>, dialer
     if let Some(known @ (Squatter::Ending | Squatter::Refused | Squatter::NotEpmd)) = before {
         return known;
     }
-    let Some(answer) = converse(addr, Request::Names, dialer).await else { return Squatter::Silent };
+    let Ok(answer) = converse(addr, Request::Names, dialer, (TIMEOUT, MAX_ANSWER)).await else {
+        return Squatter::Silent;
+    };
     match NamesReply::decode(&answer) {
         Ok(reply) if reply.epmd_port == u32::from(addr.port()) => {
             if !reply.names.is_empty() || reply.skipped > 0 {
@@ -60,17 +62,8 @@ pub(super) async fn take_over(addr: SocketAddr, before: Option<Squatter>, dialer
     if since.elapsed() < EMPTY_FOR {
         return Squatter::Empty(since);
     }
-    match converse(addr, Request::Kill, dialer).await.as_deref() {
-        Some(b"OK") => Squatter::Ending,
+    match converse(addr, Request::Kill, dialer, (TIMEOUT, MAX_ANSWER)).await.as_deref() {
+        Ok(b"OK") => Squatter::Ending,
         _ => Squatter::Refused,
     }
-}
-
-async fn converse(addr: SocketAddr, request: Request<'_>, dialer: &Dialer) -> Option<Vec<u8>> {
-    let errand = Policy::own_errand(addr);
-    let conversation = async {
-        let stream = dialer.run_errand(&errand).await.ok()?;
-        ask(stream, &request.encode(), TIMEOUT).await.ok()
-    };
-    tokio::time::timeout(TIMEOUT, conversation).await.ok().flatten()
 }

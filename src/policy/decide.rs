@@ -327,6 +327,12 @@ impl Policy {
         self.find(List::Deny, ip).is_none() && self.find(List::Allow, ip).is_some()
     }
 
+    /// The rule behind a denial that this policy gave, if it is one and not the lack of one.
+    #[must_use]
+    pub fn rule_of(&self, denial: Denial) -> Option<&Rule> {
+        if let Denial::Denied(rule) = denial { self.rule(rule) } else { None }
+    }
+
     /// The rule that keeps an address out, if one does.
     #[must_use]
     pub fn denying_rule(&self, ip: IpAddr) -> Option<&Rule> {

@@ -13,6 +13,7 @@ use super::context::{Context, Slot};
 use super::snapshot::Snapshot;
 use super::walk::walk;
 use crate::policy::{Admission, Arrival, Audience, Denial};
+use crate::proto::epmd::NodeName;
 use crate::transport::{Accepted, Listener, reset};
 
 /// What a listener serves, and whom.
@@ -32,7 +33,7 @@ pub struct Service {
     /// The port behind us; for epmd it means nothing.
     pub inside: u16,
     /// The node behind it, where its name is known.
-    pub node: Option<Arc<str>>,
+    pub node: Option<NodeName>,
 }
 
 /// Serves `listener` until `stop`. Sessions live on when it ends.

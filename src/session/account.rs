@@ -64,17 +64,7 @@ fn throttled(context: &Context, session: &Session, outcome: &Outcome, first: imp
 pub(super) fn log_refusal(context: &Context, arrival: Arrival, role: Role, denial: Denial) {
     let ip = arrival.peer.ip();
     context.metrics.refusal(denial.label(), denial.stage());
-    let rule = match denial {
-        Denial::Denied(id) => context.snapshot().policy.rule(id).map(ToString::to_string),
-        Denial::NotAllowed
-        | Denial::DenyUnresolved
-        | Denial::NotForPeers
-        | Denial::Draining
-        | Denial::Full(_)
-        | Denial::LocalOnly(_)
-        | Denial::UnknownOpcode(_)
-        | Denial::PortNotOffered(_) => None,
-    };
+    let rule = context.snapshot().policy.rule_of(denial).map(ToString::to_string);
     let asked = match denial {
         Denial::LocalOnly(opcode) => Some(opcode.to_string()),
         Denial::UnknownOpcode(byte) => Some(format!("opcode {byte}")),

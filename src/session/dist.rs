@@ -34,7 +34,7 @@ pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Contex
     }
     tracing::info!(
         id = session.id, role = %session.role, peer = %session.arrival.peer,
-        listener = %session.arrival.local, node = session.service.node.as_deref(),
+        listener = %session.arrival.local, node = session.service.node.as_ref().map(display),
         inside = session.service.inside, "link_opened"
     );
     let link = Arc::clone(&entered.link);

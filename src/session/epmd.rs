@@ -12,7 +12,7 @@ use super::close::{CloseReason, Outcome, Party};
 use super::connection::Session;
 use super::context::Context;
 use super::ports::{Reach, Sighting};
-use super::question::{QuestionError, ask};
+use super::question::{MAX_ANSWER, QuestionError, ask};
 use super::snapshot::Snapshot;
 use crate::policy::{Permit, Withheld};
 use crate::proto::epmd::{
@@ -140,10 +140,10 @@ async fn answer(
     let sent = if let Request::Kill = request { Request::Names } else { *request }.encode();
     let place = question.place_to_ask().await?;
     let upstream = question.dial_epmd().await?;
-    let received = ask(upstream.into_stream(), &sent, timeout).await.map_err(|error| {
+    let received = ask(upstream.into_stream(), &sent, timeout, MAX_ANSWER).await.map_err(|error| {
         let reason = match error {
             QuestionError::TimedOut(_) => CloseReason::BackendTimeout,
-            QuestionError::Io(_) | QuestionError::TooLong => CloseReason::BackendFault,
+            QuestionError::Io(_) | QuestionError::TooLong(_) => CloseReason::BackendFault,
         };
         Outcome::from(reason).detail(describe(&error))
     })?;
@@ -189,7 +189,7 @@ impl<'a> Question<'a> {
                 "the port is outside of [dist] range: widen it, or have the node take one within"
             }
             Ok(()) => {
-                let sighting = Sighting { name: name.as_str().into(), port };
+                let sighting = Sighting { name: (*name).into(), port };
                 match context.ports.reach(ip, sighting, session.admission.standing()).await {
                     Reach::Open(outside) => return Some(Told::At(outside)),
                     Reach::Shut => "see node_exposed, port_taken and port_not_opened in the log",

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Session;
 use super::snapshot::Snapshot;
 use crate::policy::{Admission, Arrival, Denial};
+use crate::proto::epmd::NodeName;
 use crate::telemetry::{Metrics, Totals, Traffic as Carried};
 use crate::transport::Traffic;
 
@@ -23,7 +24,7 @@ pub struct Link {
     /// The node's own port behind us.
     pub inside: u16,
     /// The node behind it, where its name is known.
-    pub node: Option<Arc<str>>,
+    pub node: Option<NodeName>,
     /// When it came up.
     pub since: SystemTime,
     /// The same by the clock that nobody sets, for its age.

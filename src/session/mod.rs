@@ -24,5 +24,5 @@ pub use connection::Role;
 pub use context::Context;
 pub use links::{Cut, Link, Links};
 pub use ports::{Offer, Offers, PortState, Ports, Sighting};
-pub use question::{QuestionError, ask};
+pub use question::{MAX_ANSWER, QuestionError, ask};
 pub use snapshot::{Snapshot, Snapshots};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::policy::{Audience, Standing};
+use crate::proto::epmd::NodeName;
 
 /// How long an answer waits for its port. A node that looks a name up gives the whole set-up 7 s
 /// (`net_kernel:connecttime`).
@@ -37,7 +38,7 @@ pub type Offers = HashMap<(IpAddr, u16), Offer>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sighting {
     /// The name.
-    pub name: Box<str>,
+    pub name: NodeName,
     /// The node's own port.
     pub port: u16,
 }

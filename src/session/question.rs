@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 /// The longest answer that is read. epmd holds about 1,019 names of 1,020 bytes at most, so that no
 /// NAMES is longer than 1.1 MB and no DUMP than 2.3 MB.
-const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+pub const MAX_ANSWER: u64 = 4 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -19,11 +19,11 @@ pub enum QuestionError {
     #[error("epmd did not answer within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The answer is longer than epmd can make one.
-    #[error("epmd's answer is longer than {MAX_ANSWER} bytes")]
-    TooLong,
+    #[error("epmd's answer is longer than {0} bytes")]
+    TooLong(u64),
 }
 
-/// Sends `request` and reads until epmd closes.
+/// Sends `request` and reads until epmd closes, `most` bytes at most.
 ///
 /// # Errors
 /// See [`QuestionError`].
@@ -31,17 +31,18 @@ pub async fn ask(
     mut upstream: TcpStream,
     request: &[u8],
     timeout: Duration,
+    most: u64,
 ) -> Result<Vec<u8>, QuestionError> {
     let exchange = async {
         upstream.write_all(request).await?;
         let mut answer = Vec::new();
-        (&mut upstream).take(MAX_ANSWER + 1).read_to_end(&mut answer).await?;
+        (&mut upstream).take(most.saturating_add(1)).read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
     let answer =
         tokio::time::timeout(timeout, exchange).await.map_err(|_| QuestionError::TimedOut(timeout))??;
-    if u64::try_from(answer.len()).is_ok_and(|length| length > MAX_ANSWER) {
-        return Err(QuestionError::TooLong);
+    if u64::try_from(answer.len()).is_ok_and(|length| length > most) {
+        return Err(QuestionError::TooLong(most));
     }
     Ok(answer)
 }

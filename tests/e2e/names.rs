@@ -699,3 +699,30 @@ fn beside(on: &Guarded, ip: impl Into<IpAddr>) -> (TcpListener, Node) {
         node("a", on).port(port).try_start().map(|node| (other, node))
     })
 }
+
+#[test]
+fn nothing_of_a_registered_name_is_told_unescaped() {
+    if !require() {
+        return;
+    }
+    let (lab, h1, peer) = one_host("");
+    // An override of the direction of writing, with which a terminal shows another text than there is.
+    let name = "a\u{202e}b";
+    let listener = listen(&h1.host, Ipv4Addr::UNSPECIFIED, 0);
+    let port = listener.local_addr().unwrap().port();
+    let registration = register(&h1.host, name, port);
+    let told_of = "a\\u{202e}b";
+    h1.guard.wait_event("node_exposed", &[("node", told_of)]);
+    drop(listener);
+    let _listener = listen(&h1.host, Ipv4Addr::LOCALHOST, port);
+    h1.guard.wait_event("port_opened", &[("node", told_of)]);
+    h1.guard.wait_open(port);
+    drop(peer.connect(SocketAddr::new(h1.host.v4().into(), port)).unwrap());
+    h1.guard.wait_event("link_opened", &[("node", told_of)]);
+    assert_eq!(told(&peer, &h1.host, name), Some(port), "on the wire it stays what it is");
+    for path in ["/readyz", "/status", "/links", "/metrics"] {
+        assert!(admin_get(&lab, &h1.host, path).is_ascii(), "{path}");
+    }
+    assert!(h1.guard.daemon().lines().iter().all(|line| line.is_ascii()));
+    drop(registration);
+}

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::nodes::Behind;
+use crate::proto::epmd::NodeName;
 use crate::transport::sockets::Listening;
 
 /// How long it must have been so until it is told: a node may be on its way out.
@@ -19,7 +19,7 @@ const REMIND_EVERY: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposed {
     /// The node's name, where epmd told it.
-    pub node: Option<Arc<str>>,
+    pub node: Option<NodeName>,
     /// Its port.
     pub port: u16,
     /// Where it listens.
@@ -41,7 +41,7 @@ pub(super) struct ExposedNodes {
 
 #[derive(Debug)]
 struct Seen {
-    node: Option<Arc<str>>,
+    node: Option<NodeName>,
     uid: u32,
     since: Instant,
     told: Option<Instant>,
@@ -51,7 +51,7 @@ struct Seen {
 /// to be.
 pub(super) fn find(
     listening: &[Listening],
-    ports: &HashMap<u16, Option<Arc<str>>>,
+    ports: &HashMap<u16, Option<NodeName>>,
     backends: &[IpAddr],
     behind: &Behind,
 ) -> Vec<Exposed> {
@@ -72,7 +72,7 @@ impl ExposedNodes {
         self.seen.retain(|(port, socket), seen| {
             let stays = found.iter().any(|exposed| exposed.port == *port && exposed.socket == *socket);
             if !stays && seen.told.is_some() {
-                tracing::info!(node = seen.node.as_deref(), port, holder = %socket, "node_covered");
+                tracing::info!(node = seen.node.as_ref().map(display), port, holder = %socket, "node_covered");
             }
             stays
         });
@@ -88,7 +88,7 @@ impl ExposedNodes {
             if is_due {
                 seen.told = Some(now);
                 let holder = format!("{socket} of uid {uid}");
-                tracing::warn!(node = node.as_deref(), port, holder, help = CURE, "node_exposed");
+                tracing::warn!(node = node.as_ref().map(display), port, holder, help = CURE, "node_exposed");
             }
         }
     }
@@ -115,6 +115,7 @@ impl ExposedNodes {
 mod tests {
     use super::super::nodes::behind;
     use super::*;
+    use crate::proto::epmd::AliveName;
 
     fn socket(addr: &str, inode: u64) -> Listening {
         Listening { addr: addr.parse().unwrap(), uid: 0, inode, only_v6: false }
@@ -134,7 +135,7 @@ mod tests {
             socket("192.0.2.1:43215", 7),
             socket("127.0.1.1:43216", 8),
         ];
-        let ports = (43211..=43216).map(|port| (port, Some("a".into()))).collect();
+        let ports = (43211..=43216).map(|port| (port, Some(AliveName::new(b"a").unwrap().into()))).collect();
         let backends = ["127.0.0.1".parse().unwrap(), "10.0.0.5".parse().unwrap()];
         let behind = behind(&sockets, &backends, |addr| addr.to_string() == "192.0.2.1:43215");
         let found = find(&sockets, &ports, &backends, &behind);

@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::nodes::Behind;
-use crate::policy::Policy;
-use crate::proto::epmd::{NamesReply, Request};
-use crate::session::{Sighting, ask};
+use crate::control::converse::converse;
+use crate::proto::epmd::{Listed, NamesReply, Request};
+use crate::session::{MAX_ANSWER, Sighting};
 use crate::transport::Dialer;
 
 /// For the whole conversation: epmd is on this host.
@@ -70,17 +70,9 @@ impl NamesWatch {
 }
 
 async fn names_of(epmd: SocketAddr, dialer: &Dialer) -> Option<Vec<Sighting>> {
-    let errand = Policy::own_errand(epmd);
-    let conversation = async {
-        let stream = dialer.run_errand(&errand).await.ok()?;
-        ask(stream, &Request::Names.encode(), TIMEOUT).await.ok()
-    };
-    let answer = tokio::time::timeout(TIMEOUT, conversation).await.ok().flatten()?;
+    let answer = converse(epmd, Request::Names, dialer, (TIMEOUT, MAX_ANSWER)).await.ok()?;
     let reply = NamesReply::decode(&answer).ok()?;
-    let sighting = |listed: &crate::proto::epmd::Listed<'_>| Sighting {
-        name: listed.name.as_str().into(),
-        port: listed.port,
-    };
+    let sighting = |listed: &Listed<'_>| Sighting { name: listed.name.into(), port: listed.port };
     Some(reply.names.iter().map(sighting).collect())
 }
 

@@ -5,12 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::policy::{DistRules, PortRule, PortSet};
+use crate::proto::epmd::NodeName;
 use crate::session::Sighting;
 use crate::transport::sockets::Listening;
 
@@ -75,14 +75,14 @@ impl Behind {
 pub(super) struct Nodes {
     by_port: HashMap<u16, Node>,
     /// Where names were offered, so that a node that comes back is found at the same port.
-    outside: HashMap<Arc<str>, u16>,
+    outside: HashMap<NodeName, u16>,
 }
 
 #[derive(Debug, Clone)]
 struct Node {
     /// In the order in which they were learned: whoever registers another name at a node's port does not
     /// rename the node.
-    names: Vec<Arc<str>>,
+    names: Vec<NodeName>,
     sockets: HashSet<u64>,
     missed_since: Option<Instant>,
 }
@@ -95,7 +95,7 @@ pub(super) struct Offered {
     /// The port of ours that leads there; `None`: none of `[dist] outside` was left.
     pub(super) outside: Option<u16>,
     /// The node's name, where it is known.
-    pub(super) node: Option<Arc<str>>,
+    pub(super) node: Option<NodeName>,
 }
 
 impl Nodes {
@@ -103,7 +103,7 @@ impl Nodes {
     /// Of too many names at one port, those that `rules` offer are kept.
     pub(super) fn learn(&mut self, seen: &Sighting, behind: &Behind, rules: &DistRules) {
         let Some(sockets) = behind.at(seen.port) else { return };
-        let name: Arc<str> = seen.name.clone().into();
+        let name = seen.name.clone();
         // A name is at one port: it has moved from where nothing listens now.
         self.by_port.retain(|port, node| {
             if *port != seen.port && node.missed_since.is_some() {
@@ -120,7 +120,7 @@ impl Nodes {
             return;
         }
         if node.names.len() >= NAMES_EACH {
-            let is_offered = |name: &Arc<str>| rules.names.judge(name.as_bytes()).is_offered();
+            let is_offered = |name: &NodeName| rules.names.judge(name.as_bytes()).is_offered();
             let Some(place) = node.names.iter().position(|known| !is_offered(known)) else { return };
             node.names.remove(place);
         }
@@ -143,7 +143,7 @@ impl Nodes {
     }
 
     /// The name of the node at this port of its own, where epmd told it.
-    pub(super) fn name_at(&self, port: u16) -> Option<Arc<str>> {
+    pub(super) fn name_at(&self, port: u16) -> Option<NodeName> {
         self.by_port.get(&port).and_then(|node| node.names.first().cloned())
     }
 
@@ -151,10 +151,10 @@ impl Nodes {
     pub(super) fn that_may_be_named<'a>(
         &'a self,
         rules: &'a DistRules,
-    ) -> impl Iterator<Item = (u16, Arc<str>)> + 'a {
+    ) -> impl Iterator<Item = (u16, NodeName)> + 'a {
         self.by_port.iter().filter_map(|(port, node)| {
             let name = node.names.iter().find(|name| rules.names.judge(name.as_bytes()).is_offered())?;
-            Some((*port, Arc::clone(name)))
+            Some((*port, name.clone()))
         })
     }
 
@@ -170,7 +170,7 @@ impl Nodes {
             PortRule::Registered { range, outside } => {
                 let is_reached = |port: &u16| range.contains(*port) && !behind.elsewhere.contains_key(port);
                 let named = self.that_may_be_named(rules).filter(|(port, _)| is_reached(port));
-                let named: Vec<(u16, Arc<str>)> = named.collect();
+                let named: Vec<(u16, NodeName)> = named.collect();
                 match outside {
                     None => named
                         .into_iter()
@@ -188,7 +188,7 @@ impl Nodes {
 
     /// Gives each node a port of `outside`: the one that its name had before, or one that no other name
     /// had, or any that is free.
-    fn remap(&mut self, mut named: Vec<(u16, Arc<str>)>, outside: &PortSet) -> Vec<Offered> {
+    fn remap(&mut self, mut named: Vec<(u16, NodeName)>, outside: &PortSet) -> Vec<Offered> {
         named.sort_by(|a, b| (&a.1, a.0).cmp(&(&b.1, b.0)));
         let mut used: HashSet<u16> = HashSet::new();
         let mut given: Vec<Option<u16>> = Vec::with_capacity(named.len());
@@ -214,7 +214,7 @@ impl Nodes {
             if let Some(port) = outside.filter(|_| !is_second) {
                 // Whose place it was finds another one when it comes back.
                 self.outside.retain(|other, held| *held != port || *other == name);
-                self.outside.insert(Arc::clone(&name), port);
+                self.outside.insert(name.clone(), port);
             }
             offered.push(Offered { inside, outside, node: Some(name) });
         }
@@ -225,6 +225,7 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::epmd::AliveName;
 
     fn listening(sockets: &[(u16, u64)]) -> Behind {
         let mut behind = Behind::default();
@@ -235,7 +236,7 @@ mod tests {
     }
 
     fn seen(name: &str, port: u16) -> Sighting {
-        Sighting { name: name.into(), port }
+        Sighting { name: AliveName::new(name.as_bytes()).unwrap().into(), port }
     }
 
     fn registered(range: &str, outside: Option<&str>) -> DistRules {
@@ -248,7 +249,12 @@ mod tests {
 
     fn shown(offered: &[Offered]) -> Vec<String> {
         let shown = |o: &Offered| {
-            format!("{}={}->{:?}", o.node.as_deref().unwrap_or("-"), o.outside.unwrap_or(0), o.inside)
+            format!(
+                "{}={}->{:?}",
+                o.node.as_ref().map_or("-".to_owned(), ToString::to_string),
+                o.outside.unwrap_or(0),
+                o.inside
+            )
         };
         offered.iter().map(shown).collect()
     }

@@ -1,10 +1,11 @@
 //! What the front tells of itself.
 
+use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::exposed::Exposed;
 use crate::policy::Audience;
+use crate::proto::epmd::NodeName;
 use crate::session::Role;
 
 /// The ports as they are, for `status`, `/readyz` and metrics.
@@ -19,7 +20,7 @@ pub struct FrontView {
     /// Nodes that can be reached around the guard.
     pub exposed: Vec<Exposed>,
     /// Nodes for which no port of `[dist] outside` was left, with their own ports.
-    pub unplaced: Vec<(Arc<str>, u16)>,
+    pub unplaced: Vec<(NodeName, u16)>,
     /// Whether epmd answered when it was last asked for its names; `None`: it has not been asked yet.
     pub epmd_answers: Option<bool>,
 }
@@ -36,7 +37,25 @@ pub struct ListenerView {
     /// The port behind it.
     pub inside: u16,
     /// The node behind it, where its name is known.
-    pub node: Option<Arc<str>>,
+    pub node: Option<NodeName>,
     /// Why it is not open, if it is not.
-    pub blocked: Option<String>,
+    pub blocked: Option<Blocked>,
+}
+
+/// Why a port is not open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
+    /// The node behind it has the port on more than loopback; see [`FrontView::exposed`].
+    ByItsNode,
+    /// This is in the way, and this is what to do.
+    Otherwise(String),
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ByItsNode => "its node has the port on more than loopback",
+            Self::Otherwise(why) => why,
+        })
+    }
 }

@@ -66,9 +66,10 @@ fn reachable(on: ListenOn, addresses: &Addresses) -> Vec<(IpAddr, Audience)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::epmd::AliveName;
 
     fn offered(inside: u16, outside: u16) -> Offered {
-        Offered { inside, outside: Some(outside), node: Some("a".into()) }
+        Offered { inside, outside: Some(outside), node: Some(AliveName::new(b"a").unwrap().into()) }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod name;
 mod reply;
 mod request;
 
-pub use name::{AliveName, NameFault};
+pub use name::{AliveName, NameFault, NodeName};
 pub use reply::{Alive2Reply, DumpEntry, DumpReply, Listed, NamesReply, PortReply, ReplyFault, StopReply};
 pub use request::{Alive2, MAX_REQUEST, Malformed, Opcode, Request, frame, opcode};
 

@@ -1,6 +1,7 @@
 //! The name that a node registers: the part of `name@host` before the `@`.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Characters that a name may have. epmd itself registers one more, but its PORT2 counts the
 /// terminator and can then never find that name (`verify_utf8`).
@@ -50,16 +51,40 @@ impl<'a> AliveName<'a> {
         Ok(Self(text))
     }
 
-    /// The name as it is, to be kept and compared; what is shown is its `Display`.
-    #[must_use]
-    pub fn as_str(&self) -> &'a str {
-        self.0
-    }
-
     /// The name's bytes, as they stand on the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &'a [u8] {
         self.0.as_bytes()
+    }
+}
+
+/// A name that is kept: cheap to clone, and shown as [`AliveName`] is, so that nobody can forget to escape it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeName(Arc<str>);
+
+impl NodeName {
+    /// The name's bytes, as they stand on the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl From<AliveName<'_>> for NodeName {
+    fn from(name: AliveName<'_>) -> Self {
+        Self(name.0.into())
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        AliveName(&self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeName({self})")
     }
 }
 
