@@ -10,7 +10,7 @@ mod request;
 
 pub use name::{AliveName, NameFault, NodeName};
 pub use reply::{Alive2Reply, DumpEntry, DumpReply, Listed, NamesReply, PortReply, ReplyFault, StopReply};
-pub use request::{Alive2, MAX_REQUEST, Malformed, Opcode, Request, frame, opcode};
+pub use request::{Alive2, MAX_REQUEST, Malformed, Opcode, Request, frame, opcode, wanted};
 
 /// The port epmd is registered for.
 pub const DEFAULT_PORT: u16 = 4369;

@@ -63,6 +63,12 @@ impl<'a> AliveName<'a> {
 pub struct NodeName(Arc<str>);
 
 impl NodeName {
+    /// The same name, borrowed for a request or a reply.
+    #[must_use]
+    pub fn as_alive(&self) -> AliveName<'_> {
+        AliveName(&self.0)
+    }
+
     /// The name's bytes, as they stand on the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
@@ -78,7 +84,7 @@ impl From<AliveName<'_>> for NodeName {
 
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        AliveName(&self.0).fmt(f)
+        self.as_alive().fmt(f)
     }
 }
 
@@ -135,5 +141,11 @@ mod tests {
         let name = AliveName::new("a\u{202e}b".as_bytes()).unwrap();
         assert_eq!(name.to_string(), "a\\u{202e}b");
         assert_eq!(format!("{name:?}"), "AliveName(a\\u{202e}b)");
+    }
+
+    #[test]
+    fn a_name_that_is_kept_is_the_same_name() {
+        let name = AliveName::new("größe".as_bytes()).unwrap();
+        assert_eq!(NodeName::from(name).as_alive(), name);
     }
 }

@@ -58,6 +58,21 @@ impl Alive2Reply {
         }
     }
 
+    /// The success in the width that a node of this highest version expects: the whole creation, or
+    /// what epmd makes of it for the narrow one, 1 to 3 (`get_creation`).
+    #[must_use]
+    pub fn success(highest_version: u16, creation: u32) -> Self {
+        if highest_version >= 6 {
+            return Self::Wide { result: 0, creation };
+        }
+        let creation = match creation % 3 {
+            0 => 1,
+            1 => 2,
+            _ => 3,
+        };
+        Self::Narrow { result: 0, creation }
+    }
+
     /// The refusal in the width that a node of this highest version expects.
     #[must_use]
     pub fn refusal(highest_version: u16) -> Self {
@@ -403,6 +418,22 @@ mod tests {
         assert_eq!(Alive2Reply::decode(b"w\0"), Err(ReplyFault::WrongOpcode(b'w')));
         assert_eq!(Alive2Reply::refusal(6).encode(), b"v\x01\0\0\0\x63");
         assert_eq!(Alive2Reply::refusal(5).encode(), b"y\x01\0\x63");
+    }
+
+    #[test]
+    fn a_success_has_the_whole_creation_or_one_of_three() {
+        for version in [6, 7, u16::MAX] {
+            let reply = Alive2Reply::success(version, 0x1234_5678);
+            assert_eq!(reply.encode(), b"v\0\x12\x34\x56\x78");
+            assert!(reply.is_registered());
+        }
+        for (creation, narrow) in [(4, 2), (5, 3), (6, 1), (7, 2), (u32::MAX, 1)] {
+            for version in [0, 5] {
+                let reply = Alive2Reply::success(version, creation);
+                assert_eq!(reply, Alive2Reply::Narrow { result: 0, creation: narrow });
+                assert_eq!(Alive2Reply::decode(&reply.encode()), Ok(Some(reply)));
+            }
+        }
     }
 
     #[test]

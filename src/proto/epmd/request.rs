@@ -46,8 +46,8 @@ pub enum Malformed {
     /// The opcode is not one of a request.
     #[error("opcode {0} is not a request")]
     UnknownOpcode(u8),
-    /// The fields of an ALIVE2 do not fit its length.
-    #[error("the fields of the registration do not fit its length")]
+    /// The fields do not fit the length: of an ALIVE2, or of a STOP without a name.
+    #[error("the fields of the request do not fit its length")]
     BadFields,
     /// The name is none.
     #[error(transparent)]
@@ -157,6 +157,15 @@ pub fn frame(input: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     }
 }
 
+/// How many bytes are missing from the one frame in `input`; `None` while its length has not arrived.
+///
+/// # Errors
+/// As [`frame`].
+pub fn wanted(input: &[u8]) -> Result<Option<usize>, Malformed> {
+    let Some((length, rest)) = length(input)? else { return Ok(None) };
+    length.checked_sub(rest.len()).map(Some).ok_or(Malformed::TrailingBytes)
+}
+
 fn length(input: &[u8]) -> Result<Option<(usize, &[u8])>, Malformed> {
     let Some((prefix, rest)) = input.split_first_chunk::<2>() else { return Ok(None) };
     match usize::from(u16::from_be_bytes(*prefix)) {
@@ -186,8 +195,10 @@ impl<'a> Request<'a> {
             Opcode::Names => Ok(Self::Names),
             Opcode::Dump => Ok(Self::Dump),
             Opcode::Kill => Ok(Self::Kill),
+            Opcode::Stop if rest.is_empty() => Err(Malformed::BadFields),
+            // To epmd it is a string of C, which ends at the first NUL.
             Opcode::Stop => {
-                let name = rest.strip_suffix(&[0]).unwrap_or(rest);
+                let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
                 Ok(Self::Stop(AliveName::new(name)?))
             }
             Opcode::Unknown(byte) => Err(Malformed::UnknownOpcode(byte)),
@@ -246,6 +257,10 @@ impl<'a> Alive2<'a> {
         }
         let name_length = usize::from(u16::from_be_bytes([n1, n2]));
         let (name, rest) = rest.split_at_checked(name_length).ok_or(Malformed::BadFields)?;
+        // epmd has an answer for other names that cannot be, but none for this.
+        if name.contains(&0) {
+            return Err(Malformed::BadFields);
+        }
         let (extra_length, rest) = rest.split_first_chunk::<2>().ok_or(Malformed::BadFields)?;
         let extra_length = usize::from(u16::from_be_bytes(*extra_length));
         let (extra, _) = rest.split_at_checked(extra_length).ok_or(Malformed::BadFields)?;
@@ -359,6 +374,9 @@ mod tests {
         assert_eq!(Request::decode(b"za\0\0"), Err(NameFault::BadCharacter.into()));
         assert_eq!(Request::decode(b"z"), Err(NameFault::Empty.into()));
         assert_eq!(Request::decode(b"z\0"), Err(NameFault::Empty.into()));
+        assert_eq!(Request::decode(b"sa\0b\0"), Ok(Request::Stop(name)));
+        assert_eq!(Request::decode(b"s\0"), Err(NameFault::Empty.into()));
+        assert_eq!(Request::decode(b"s"), Err(Malformed::BadFields));
     }
 
     #[test]
@@ -369,6 +387,10 @@ mod tests {
         }
         // An empty name with an empty extra is 13 bytes, which epmd refuses.
         assert_eq!(Request::decode(&[b'x', 0, 1, 77, 0, 0, 6, 0, 5, 0, 0, 0, 0]), Err(Malformed::BadFields));
+        assert_eq!(
+            Request::decode(&[b'x', 0, 1, 77, 0, 0, 6, 0, 5, 0, 2, b'a', 0, 0, 0]),
+            Err(Malformed::BadFields)
+        );
         // An empty name with an extra passes epmd, but could never be looked up.
         assert_eq!(
             Request::decode(&[b'x', 0, 1, 77, 0, 0, 6, 0, 5, 0, 0, 0, 1, 9]),
