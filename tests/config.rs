@@ -7,15 +7,15 @@ mod mistakes;
 #[path = "config/survival.rs"]
 mod survival;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use epmd_guard::config::{
-    Color, Config, Delta, ListenOn, LoadError, Loaded, LogFormat, MAX_BYTES, Overrides, defaults, from_text,
-    load,
+    Color, CommandCheck, Config, Delta, EpmdBackend, ListenOn, LoadError, Loaded, LogFormat, MAX_BYTES,
+    Overrides, defaults, from_text, load,
 };
-use epmd_guard::policy::{List, NamePatterns, PeerId, PortRule};
+use epmd_guard::policy::{List, NamePatterns, PeerId, PortRule, Reach, SelfAt, StopRule};
+use epmd_guard::proto::epmd::AliveName;
 
 const SHIPPED: &str = include_str!("../config/epmd-guard.toml");
 const ONLY_SELF: &str = "[cluster] allow: is empty: only this host itself may connect";
@@ -125,14 +125,17 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!(config.cluster.resolve_every, Duration::from_secs(30));
     assert!(config.peers.is_empty());
     assert_eq!(config.epmd.listen, [(ListenOn::Everywhere, 4369)]);
-    assert_eq!(config.epmd.backend, "127.0.0.1:4369".parse::<SocketAddr>().unwrap());
+    assert_eq!(config.epmd.backend, EpmdBackend::Embedded);
+    assert!(config.epmd.register_from.is_empty());
+    assert_eq!(config.epmd.command_check, CommandCheck::Strict);
+    assert_eq!((&config.epmd.self_at, &config.dist.self_at), (&SelfAt::Everywhere, &SelfAt::Everywhere));
     assert_eq!(config.dist.listen, [ListenOn::Everywhere]);
     assert_eq!(ports_of(&config), "registered in 1024-4368, 4370-65535");
     assert_eq!(config.dist.rules.names, NamePatterns::default());
     assert_eq!(format!("{:?}", config.dist.backend), "[127.0.0.1, ::1]");
     let limits = config.limits;
     assert_eq!((limits.connections, limits.reserve), (None, 64));
-    assert_eq!((limits.per_address, limits.per_subnet), (512, 2048));
+    assert_eq!((limits.per_address, limits.per_subnet, limits.names), (512, 2048, 16_384));
     assert_eq!(limits.request_timeout, Duration::from_secs(5));
     assert_eq!(limits.backend_timeout, Duration::from_secs(5));
     assert_eq!(limits.half_close_timeout, Duration::from_secs(300));
@@ -148,6 +151,7 @@ fn the_examples_load_without_a_warning() {
     assert_eq!(warnings(&front), [""; 0]);
     assert_eq!(front.render_warnings(Color::Plain), "");
     assert_eq!(front.config.epmd.listen.len(), 2);
+    assert_eq!(front.config.epmd.backend, EpmdBackend::At("127.0.0.1:4369".parse().unwrap()));
     assert_eq!(front.config.dist.listen.len(), 2, "taken over from [epmd]");
     assert_eq!(ports(&front), "registered in 1024-4368, 4370-65535");
     assert_eq!(front.config.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["h2", "h3"]);
@@ -156,6 +160,15 @@ fn the_examples_load_without_a_warning() {
     assert!(single.config.epmd.listen.is_empty());
     assert_eq!(ports(&single), "5210");
     assert_eq!(single.config.log.format, LogFormat::Json);
+    let embedded = load(Path::new("config/examples/embedded.toml"), &Overrides::default()).unwrap();
+    assert_eq!(warnings(&embedded), [""; 0]);
+    let allow = [11, 12].map(|host| Overrides { allow: vec![format!("192.0.2.{host}").parse().unwrap()] });
+    let default = defaults(&Overrides { allow: allow.into_iter().flat_map(|all| all.allow).collect() });
+    assert_eq!(
+        Delta::between(&default.config, &embedded.config),
+        Delta::default(),
+        "all else is the default"
+    );
 }
 
 #[test]
@@ -186,7 +199,7 @@ level = "trace"
     let ip = |text: &str| ListenOn::Ip(text.parse().unwrap());
     let listen = [(ListenOn::Everywhere, 4370), (ip("2001:db8::1"), 4369), (ip("192.0.2.1"), 4369)];
     assert_eq!(config.epmd.listen, listen);
-    assert_eq!(config.epmd.backend.to_string(), "[::1]:4369");
+    assert_eq!(config.epmd.backend, EpmdBackend::At("[::1]:4369".parse().unwrap()));
     assert_eq!(config.dist.listen, [ListenOn::Everywhere, ip("2001:db8::1"), ip("192.0.2.1")]);
     assert_eq!(ports_of(&config), "9100-9105, 9200");
     assert_eq!(config.limits.connections, Some(1000));
@@ -195,6 +208,82 @@ level = "trace"
     assert_eq!(format!("{:?}", config.admin.listen), "[127.0.0.1:9568, [::1]:9568]");
     assert_eq!(config.admin.reload_may_cut, 3);
     assert_eq!(rules_of(&config), ["allow 192.0.2.0/24 (line 2)", "allow h2.example.net (line 2)"]);
+}
+
+/// What a peer of a configuration may reach, of some names.
+fn reached<'n>(reach: &Reach, names: &[&'n str]) -> Vec<&'n str> {
+    let is_there =
+        |name: &&str| AliveName::new(name.as_bytes()).is_ok_and(|name| reach.covers(Some(&name.into())));
+    names.iter().copied().filter(is_there).collect()
+}
+
+#[test]
+fn the_keys_of_the_embedded_epmd_mean_what_they_say() {
+    let loaded = good(
+        r#"
+[epmd]
+listen = ["192.0.2.1", "127.0.0.1:4370"]
+backend = "embedded"
+register_from = ["172.17.0.0/16", "::ffff:192.0.2.9", "2001:db8:1::/48"]
+relaxed_command_check = true
+self = ["192.0.2.1", "::ffff:127.0.0.1", "::1", "127.0.1.1"]
+[dist]
+self = "none"
+[limits]
+names = 10
+[[peer]]
+name = "h2"
+addresses = ["h2"]
+may_reach = ["ejabberd", "web-*", "!web-9"]
+[[peer]]
+name = "h3"
+addresses = ["h3"]
+[[peer]]
+name = "h4"
+may_reach = ["*"]
+addresses = ["h4"]
+"#,
+    );
+    assert_eq!(warnings(&loaded), [""; 0]);
+    let Config { epmd, dist, peers, .. } = &loaded.config;
+    assert_eq!(epmd.backend, EpmdBackend::Embedded);
+    let networks: Vec<_> = epmd.register_from.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["172.17.0.0/16", "192.0.2.9/32", "2001:db8:1::/48"]);
+    assert_eq!(epmd.command_check, CommandCheck::Relaxed);
+    let ips = ["127.0.0.1", "127.0.1.1", "192.0.2.1", "::1"].map(|ip| ip.parse().unwrap());
+    assert_eq!(epmd.self_at, SelfAt::Only(ips.into()));
+    assert_eq!(dist.self_at, SelfAt::Only(Vec::new()));
+    assert_eq!(loaded.config.limits.names, 10);
+    let names = ["ejabberd", "web-1", "web-9", "abc-ping"];
+    assert_eq!(reached(&peers[0].may_reach, &names), ["ejabberd", "web-1"]);
+    assert_eq!(peers[1].may_reach, Reach(None));
+    assert_eq!(reached(&peers[2].may_reach, &names), names, "the default of [dist] names is no part of it");
+    let lines: Vec<_> =
+        peers[0].may_reach.0.iter().flat_map(NamePatterns::iter).map(|(_, line)| line).collect();
+    assert_eq!(lines, [15, 15, 15]);
+    assert_eq!(peers[2].may_reach.0.iter().flat_map(NamePatterns::iter).next().unwrap().1, 21);
+
+    let rules = loaded.config.rules();
+    assert_eq!(rules.epmd.stop, StopRule::Relaxed);
+    assert!(rules.epmd.may_register("172.17.3.4".parse().unwrap()));
+    assert!(!rules.epmd.may_register("172.18.0.1".parse().unwrap()));
+    assert_eq!(rules.reach.len(), 3);
+    assert_eq!(good("").config.rules().epmd.stop, StopRule::Never);
+    assert_eq!(good("[epmd]\nbackend = \"127.0.0.1\"").config.rules().epmd.stop, StopRule::Behind);
+}
+
+#[test]
+fn the_nodes_ports_know_this_host_where_epmd_does_unless_told_otherwise() {
+    let at = |text: &str| {
+        let config = good(text).config;
+        (config.epmd.self_at, config.dist.self_at)
+    };
+    let loopback = SelfAt::Only(vec!["127.0.0.1".parse().unwrap()]);
+    let inherited = at("epmd.self = [\"127.0.0.1\"]");
+    assert_eq!(inherited, (loopback.clone(), loopback.clone()));
+    let apart = at("epmd.self = [\"127.0.0.1\"]\ndist.self = \"all\"");
+    assert_eq!(apart, (loopback, SelfAt::Everywhere));
+    assert_eq!(at("epmd.self = []"), at("epmd.self = \"none\""));
 }
 
 #[test]

@@ -9,11 +9,14 @@ mod cluster;
 mod dist;
 mod epmd;
 mod limits;
+mod names;
 mod peers;
+mod self_at;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -21,10 +24,13 @@ use super::load::Overrides;
 use super::problem::{Problem, Problems};
 use super::schema::{Word, Words, Written, WrittenLog};
 use super::text::{LineCounter, quoted};
-use super::{Config, Log, LogFormat, Places};
-use crate::policy::PortRule;
+use super::{Config, EpmdBackend, Log, LogFormat, Places};
+use crate::policy::{List, PortRule, Rule, Target};
 
 pub(super) use dist::own_ports;
+
+/// Where nodes listen and register, unless they are told otherwise.
+const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// A key, as messages call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +55,23 @@ pub(super) fn build(
     let admin = admin::build(&written.admin, &epmd, problems);
     let beside = dist::Beside { epmd: &epmd, admin: &admin };
     let dist = dist::build(&written.dist, beside, lines, problems);
+    let limits = limits::build(&written.limits, &epmd, problems);
     let config = Config {
         cluster,
         peers: peers.list,
         epmd,
         dist,
-        limits: limits::build(&written.limits, problems),
+        limits,
         admin,
         log: log(&written.log, problems),
         places: Places::default(),
     };
     report_nothing_served(written, &config, problems);
+    report_out_of_reach(written, &config, problems);
+    if !config.epmd.register_from.is_empty() {
+        let rules = config.cluster.network.book().iter().map(|(_, rule)| rule);
+        epmd::report_denied_registrants(&written.epmd, &cluster::Denied::new(rules), problems);
+    }
     config
 }
 
@@ -73,6 +85,7 @@ fn report_nothing_served(written: &Written<'_>, config: &Config, problems: &mut 
     if broken || !config.epmd.listen.is_empty() {
         return;
     }
+    report_unknown_names(written, config, problems);
     if config.dist.rules.ports.is_empty() {
         let message = "[epmd] listen: is empty and so is [dist] ports: nothing would be served";
         let help = "name the ports that nodes listen on in [dist] ports, or write listen = [\"*\"]";
@@ -81,6 +94,45 @@ fn report_nothing_served(written: &Written<'_>, config: &Config, problems: &mut 
         let message = "[epmd] listen: is empty, so that peers cannot look up the nodes of [dist] ports = \"registered\"";
         let help = "list the ports that nodes listen on in [dist] ports, or write listen = [\"*\"]";
         problems.push(Problem::warning(listen.span(), message).with_help(help));
+    }
+}
+
+/// Reports where peers are let in and epmd is only where none of them can come from.
+fn report_out_of_reach(written: &Written<'_>, config: &Config, problems: &mut Problems) {
+    let Some(listen) = &written.epmd.listen else { return };
+    let on_loopback = config.epmd.listen.iter().all(|(on, _)| on.ip().is_some_and(|ip| ip.is_loopback()));
+    let is_meant = !config.epmd.listen.is_empty() && !problems.has_error_within(&listen.span());
+    if config.epmd.backend != EpmdBackend::Embedded || !on_loopback || !is_meant {
+        return;
+    }
+    let allowed =
+        config.cluster.network.book().iter().map(|(_, rule)| rule).filter(|rule| rule.list == List::Allow);
+    // Whoever lets loopback in has another relay in front.
+    let is_behind = |rule: &Rule| match &rule.target {
+        Target::Net(net) => net.addr().is_loopback(),
+        Target::Host(_) => false,
+    };
+    let (some, behind) = allowed.fold((false, false), |(_, behind), rule| (true, behind || is_behind(rule)));
+    if some && !behind {
+        let message = "[epmd] listen: has only loopback, so that none of those who are let in can reach epmd";
+        let help = "add where they reach this host, or write listen = [\"*\"]";
+        problems.push(Problem::warning(listen.span(), message).with_help(help));
+    }
+}
+
+/// Reports who may reach nodes by their names alone, where nothing tells names.
+fn report_unknown_names(written: &Written<'_>, config: &Config, problems: &mut Problems) {
+    if config.epmd.backend != EpmdBackend::Embedded {
+        return;
+    }
+    for (peer, written) in config.peers.iter().zip(&written.peers) {
+        let Some(words) = written.may_reach.as_ref().filter(|words| !words.get_ref().is_empty()) else {
+            continue;
+        };
+        let key = peers::KeyOf { peer: &peer.name, key: "may_reach" };
+        let message = format!("{key}: no node's name is known without epmd, so that this peer reaches none");
+        let help = "leave the key out: this peer then reaches what [dist] ports lists";
+        problems.push(Problem::warning(words.span(), message).with_help(help));
     }
 }
 

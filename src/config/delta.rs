@@ -9,14 +9,20 @@ use std::hash::Hash;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::build::own_ports;
-use super::{Admin, Cluster, Config, Dist, Epmd, Limits, ListenOn, Log, LogFormat, Peer, PortSet};
-use crate::policy::{DistRules, List, PortRule, Target};
+use super::{
+    Admin, Cluster, CommandCheck, Config, Dist, Epmd, EpmdBackend, Limits, ListenOn, Log, LogFormat, Peer,
+    PortSet,
+};
+use crate::policy::{DistRules, List, NamePatterns, Pattern, PortRule, Reach, SelfAt, Target};
 
 /// How many elements of a list are named.
 const NAMED: usize = 5;
 
-/// What is made once, when the guard starts: the log's writer and the sockets of `[admin]`.
+/// What is made once, when the guard starts, whatever the values are: the log's writer and the sockets of
+/// `[admin]`.
 const AFTER_RESTART: [&str; 4] = ["[admin] socket", "[admin] group", "[admin] listen", "[log] format"];
 
 /// The differences of two configurations.
@@ -85,38 +91,78 @@ impl Delta {
 
     /// A peer is who has its name, whatever its place in the file.
     fn compare_peers(&mut self, old: (&[Peer], &Cluster), new: (&[Peer], &Cluster)) {
-        let (before, after) = (addresses(old), addresses(new));
-        let known: HashMap<&str, &[&Target]> = before.iter().map(|(name, all)| (*name, &**all)).collect();
-        for (name, addresses) in &after {
-            match known.get(name) {
-                Some(earlier) => self.set(&format!("[[peer]] {name} addresses"), earlier, addresses),
-                None => self.push(format!("[[peer]] {name}"), format!("added, with {}", few(addresses))),
+        let (before, after) = (known(old), known(new));
+        let earlier: HashMap<&str, &Known<'_>> = before.iter().map(|known| (known.name, known)).collect();
+        for Known { name, addresses, reach } in &after {
+            match earlier.get(name) {
+                Some(earlier) => {
+                    self.set(&format!("[[peer]] {name} addresses"), &earlier.addresses, addresses);
+                    self.compare_reach(&format!("[[peer]] {name} may_reach"), earlier.reach, reach);
+                }
+                None => {
+                    let bound = match reach {
+                        Reach(None) => String::new(),
+                        Reach(Some(_)) => format!(", may reach {}", reachable(reach)),
+                    };
+                    self.push(format!("[[peer]] {name}"), format!("added, with {}{bound}", few(addresses)));
+                }
             }
         }
-        let kept: HashSet<&str> = after.iter().map(|(name, _)| *name).collect();
-        for (name, addresses) in before.iter().filter(|(name, _)| !kept.contains(name)) {
+        let kept: HashSet<&str> = after.iter().map(|known| known.name).collect();
+        for Known { name, addresses, reach: _ } in before.iter().filter(|known| !kept.contains(known.name)) {
             self.push(format!("[[peer]] {name}"), format!("removed, with {}", few(addresses)));
         }
     }
 
+    fn compare_reach(&mut self, key: &str, old: &Reach, new: &Reach) {
+        match (old, new) {
+            (Reach(Some(before)), Reach(Some(after))) => self.set(key, &patterns(before), &patterns(after)),
+            (Reach(None), _) | (_, Reach(None)) => self.value(key, old, new, reachable),
+        }
+    }
+
     fn compare_epmd(&mut self, old: &Epmd, new: &Epmd) {
-        let Epmd { listen, backend } = old;
+        let Epmd { listen, backend, register_from, command_check, self_at } = old;
         let places = |listen: &[(ListenOn, u16)]| listen.iter().copied().map(Place).collect::<Vec<_>>();
         self.set("[epmd] listen", &places(listen), &places(&new.listen));
-        self.value("[epmd] backend", backend, &new.backend, SocketAddr::to_string);
+        self.compare_backend(*backend, new.backend);
+        let networks = |nets: &[IpNet]| nets.iter().copied().map(Target::Net).collect::<Vec<_>>();
+        self.set("[epmd] register_from", &networks(register_from), &networks(&new.register_from));
+        self.value("[epmd] relaxed_command_check", command_check, &new.command_check, |check| {
+            (*check == CommandCheck::Relaxed).to_string()
+        });
+        self.value("[epmd] self", self_at, &new.self_at, self_places);
+    }
+
+    /// The names of the one epmd are not those of the other, and the nodes are registered at the one.
+    fn compare_backend(&mut self, old: EpmdBackend, new: EpmdBackend) {
+        let shown = |backend: EpmdBackend| match backend {
+            EpmdBackend::Embedded => "embedded".to_owned(),
+            EpmdBackend::At(addr) => addr.to_string(),
+        };
+        if old != new {
+            let change = Change {
+                key: "[epmd] backend".to_owned(),
+                what: format!("{} → {}", shown(old), shown(new)),
+                applies: match (old, new) {
+                    (EpmdBackend::At(_), EpmdBackend::At(_)) => Applies::AtOnce,
+                    (EpmdBackend::Embedded, _) | (_, EpmdBackend::Embedded) => Applies::AfterRestart,
+                },
+            };
+            self.changes.push(change);
+        }
     }
 
     /// `own` are the ports of epmd and of the guard, before and now.
     fn compare_dist(&mut self, old: &Dist, new: &Dist, own: &[PortSet]) {
-        let Dist { listen, rules, backend } = old;
+        let Dist { listen, rules, backend, self_at } = old;
         let DistRules { ports, names } = rules;
         self.set("[dist] listen", listen, &new.listen);
         self.compare_ports(ports, &new.rules.ports, own);
-        let [before, after] = [names, &new.rules.names]
-            .map(|names| names.iter().map(|(pattern, _)| pattern).collect::<Vec<_>>());
-        self.set("[dist] names", &before, &after);
+        self.set("[dist] names", &patterns(names), &patterns(&new.rules.names));
         // In this order they are tried.
         self.value("[dist] backend", backend, &new.backend, |ips| few(ips));
+        self.value("[dist] self", self_at, &new.self_at, self_places);
     }
 
     fn compare_ports(&mut self, old: &PortRule, new: &PortRule, own: &[PortSet]) {
@@ -155,6 +201,7 @@ impl Delta {
             reserve,
             per_address,
             per_subnet,
+            names,
             request_timeout,
             backend_timeout,
             half_close_timeout,
@@ -165,6 +212,7 @@ impl Delta {
         self.value("[limits] reserve", reserve, &new.reserve, u32::to_string);
         self.value("[limits] per_address", per_address, &new.per_address, u32::to_string);
         self.value("[limits] per_subnet", per_subnet, &new.per_subnet, u32::to_string);
+        self.value("[limits] names", names, &new.names, u32::to_string);
         self.value("[limits] request_timeout", request_timeout, &new.request_timeout, duration);
         self.value("[limits] backend_timeout", backend_timeout, &new.backend_timeout, duration);
         self.value("[limits] half_close_timeout", half_close_timeout, &new.half_close_timeout, duration);
@@ -254,22 +302,47 @@ impl<T: Display> Display for Signed<T> {
     }
 }
 
+fn self_places(at: &SelfAt) -> String {
+    match at {
+        SelfAt::Everywhere => "all".to_owned(),
+        SelfAt::Only(none) if none.is_empty() => "none".to_owned(),
+        SelfAt::Only(listeners) => few(listeners),
+    }
+}
+
 /// The targets of a list that are no peer's.
 fn targets(cluster: &Cluster, list: List) -> Vec<&Target> {
     let rules = cluster.network.book().iter().map(|(_, rule)| rule);
     rules.filter(|rule| rule.list == list && rule.peer.is_none()).map(|rule| &rule.target).collect()
 }
 
+/// What is known of a peer.
+struct Known<'c> {
+    name: &'c str,
+    addresses: Vec<&'c Target>,
+    reach: &'c Reach,
+}
+
 /// The peers with their addresses.
-fn addresses<'c>((peers, cluster): (&'c [Peer], &'c Cluster)) -> Vec<(&'c str, Vec<&'c Target>)> {
-    let named = |Peer { name, line: _ }: &'c Peer| (name.as_str(), Vec::new());
-    let mut all: Vec<(&str, Vec<&Target>)> = peers.iter().map(named).collect();
+fn known<'c>((peers, cluster): (&'c [Peer], &'c Cluster)) -> Vec<Known<'c>> {
+    let known =
+        |Peer { name, may_reach, line: _ }: &'c Peer| Known { name, addresses: Vec::new(), reach: may_reach };
+    let mut all: Vec<Known<'_>> = peers.iter().map(known).collect();
     for (_, rule) in cluster.network.book().iter() {
-        if let Some((_, addresses)) = rule.peer.and_then(|id| all.get_mut(usize::from(id.0))) {
-            addresses.push(&rule.target);
+        if let Some(known) = rule.peer.and_then(|id| all.get_mut(usize::from(id.0))) {
+            known.addresses.push(&rule.target);
         }
     }
     all
+}
+
+/// The patterns of a list, without the lines in which they stand.
+fn patterns(names: &NamePatterns) -> Vec<&Pattern> {
+    names.iter().map(|(pattern, _)| pattern).collect()
+}
+
+fn reachable(reach: &Reach) -> String {
+    reach.0.as_ref().map_or("all".to_owned(), |names| few(&patterns(names)))
 }
 
 fn ranges(set: &PortSet) -> Vec<PortSet> {
@@ -314,6 +387,10 @@ mod tests {
 
     const H2: &str = "[[peer]]\nname = \"h2\"\naddresses = [\"h2\", \"192.0.2.2\"]\n";
 
+    /// The same peer, which may not reach every name.
+    const BOUND: &str =
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\", \"192.0.2.2\"]\nmay_reach = [\"web-*\", \"!web-9\"]\n";
+
     /// A section and a key of it, two texts, and what is told of going from one to the other.
     const EACH_KEY: &[(&str, &str, &str, &str)] = &[
         (
@@ -337,6 +414,15 @@ mod tests {
             "[[peer]]\nname = \"h2\"\naddresses = [\"2001:db8::2\", \"192.0.2.2\"]",
             "[[peer]] h2 addresses: +2001:db8::2, -h2",
         ),
+        ("[[peer]] may_reach", H2, BOUND, "[[peer]] h2 may_reach: all → web-*, !web-9"),
+        ("[[peer]] may_reach", BOUND, H2, "[[peer]] h2 may_reach: web-*, !web-9 → all"),
+        (
+            "[[peer]] may_reach",
+            BOUND,
+            "[[peer]]\nname = \"h2\"\nmay_reach = [\"ejabberd\", \"!web-9\"]\naddresses = [\"h2\", \"192.0.2.2\"]",
+            "[[peer]] h2 may_reach: +ejabberd, -web-*",
+        ),
+        ("[[peer]] may_reach", "", BOUND, "[[peer]] h2: added, with h2, 192.0.2.2, may reach web-*, !web-9"),
         (
             "[epmd] listen",
             "dist.listen = [\"*\"]",
@@ -345,9 +431,33 @@ mod tests {
         ),
         (
             "[epmd] backend",
-            "",
+            "epmd.backend = \"127.0.0.1\"",
             "epmd.backend = \"127.0.0.2\"",
             "[epmd] backend: 127.0.0.1:4369 → 127.0.0.2:4369",
+        ),
+        (
+            "[epmd] register_from",
+            "epmd.register_from = [\"172.17.0.0/16\", \"192.0.2.9\"]",
+            "epmd.register_from = [\"192.0.2.8\", \"172.17.0.0/16\"]",
+            "[epmd] register_from: +192.0.2.8, -192.0.2.9",
+        ),
+        (
+            "[epmd] relaxed_command_check",
+            "",
+            "epmd.relaxed_command_check = true",
+            "[epmd] relaxed_command_check: false → true",
+        ),
+        (
+            "[epmd] self",
+            "dist.self = \"all\"",
+            "dist.self = \"all\"\nepmd.self = [\"::1\", \"127.0.0.1\"]",
+            "[epmd] self: all → 127.0.0.1, ::1",
+        ),
+        (
+            "[epmd] self",
+            "dist.self = \"all\"\nepmd.self = []",
+            "dist.self = \"all\"\nepmd.self = [\"127.0.0.1\"]",
+            "[epmd] self: none → 127.0.0.1",
         ),
         ("[dist] listen", "", "dist.listen = [\"192.0.2.2\"]", "[dist] listen: +192.0.2.2, -*"),
         (
@@ -378,10 +488,12 @@ mod tests {
             "dist.backend = [\"::1\", \"127.0.0.1\"]",
             "[dist] backend: 127.0.0.1, ::1 → ::1, 127.0.0.1",
         ),
+        ("[dist] self", "", "dist.self = \"none\"", "[dist] self: all → none"),
         ("[limits] connections", "", "limits.connections = 900", "[limits] connections: auto → 900"),
         ("[limits] reserve", "", "limits.reserve = 65", "[limits] reserve: 64 → 65"),
         ("[limits] per_address", "", "limits.per_address = 513", "[limits] per_address: 512 → 513"),
         ("[limits] per_subnet", "", "limits.per_subnet = 2049", "[limits] per_subnet: 2048 → 2049"),
+        ("[limits] names", "", "limits.names = 100", "[limits] names: 16384 → 100"),
         (
             "[limits] request_timeout",
             "",
@@ -453,15 +565,29 @@ mod tests {
     }
 
     #[test]
+    fn the_embedded_epmd_takes_the_place_of_another_one_only_when_the_guard_starts() {
+        let at = |port| format!("epmd.backend = \"127.0.0.1:{port}\"");
+        let told = |old: &str, new: &str| told(old, new).join("; ");
+        assert_eq!(told("", &at(4369)), "[epmd] backend: embedded → 127.0.0.1:4369 (restart)");
+        assert_eq!(told(&at(4369), ""), "[epmd] backend: 127.0.0.1:4369 → embedded (restart)");
+        assert_eq!(told(&at(4369), &at(4370)), "[epmd] backend: 127.0.0.1:4369 → 127.0.0.1:4370");
+        let moved = "dist.listen = [\"*\"]\nepmd.listen = [\"*:4370\"]";
+        assert_eq!(told("", moved), "[epmd] listen: +*:4370, -*:4369");
+    }
+
+    #[test]
     fn comments_and_the_order_of_what_has_none_are_no_change() {
         let old = "[cluster]\nallow = [\"192.0.2.1\", \"h2\"]\ndeny = [\"h3\", \"192.0.2.9\"]\n[epmd]\n\
-             listen = [\"192.0.2.1\", \"192.0.2.2\"]\n[dist]\nnames = [\"!b\", \"*\"]\nrange = [1, 2]\n\
+             listen = [\"192.0.2.1\", \"192.0.2.2\"]\nregister_from = [\"192.0.2.5\", \"::2\"]\n\
+             self = [\"127.0.0.1\", \"::1\"]\n[dist]\nnames = [\"!b\", \"*\"]\nrange = [1, 2]\n\
              [[peer]]\nname = \"h4\"\naddresses = [\"h4\"]\n[[peer]]\nname = \"h5\"\naddresses = [\"h5\"]\n";
         let new = "# One\n[[peer]]\nname = \"h5\"\naddresses = [\"h5\"]\n# more\n[[peer]]\nname = \"h4\"\n\
              addresses = [\"h4\"]\n[cluster]\nallow = [\"H2.\",\n\"192.0.2.1\"]\ndeny = [\"192.0.2.9\", \"h3\"]\n\
-             [epmd]\nlisten = [\"192.0.2.2\", \"192.0.2.1\"]\n[dist]\nrange = \"1-2\"\nnames = [\"*\", \"!b\"]\n";
+             [epmd]\nlisten = [\"192.0.2.2\", \"192.0.2.1\"]\nregister_from = [\"::2\", \"192.0.2.5/32\"]\n\
+             self = [\"::1\", \"127.0.0.1\"]\nbackend = \"embedded\"\n[dist]\nrange = \"1-2\"\nnames = [\"*\", \"!b\"]\n";
         assert_eq!(told(old, new), [""; 0]);
         assert_eq!(told("", "[dist]\nports = \"registered\"\n[cluster]\nallow = []"), [""; 0]);
+        assert_eq!(told("epmd.self = \"none\"", "epmd.self = []"), [""; 0]);
     }
 
     #[test]

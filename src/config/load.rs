@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use super::problem::{Color, Problem, Problems, Report, renderer};
 use super::schema::Written;
-use super::text::{LineCounter, TouchedLines};
+use super::text::{LineCounter, TouchedLines, one_line};
 use super::{Config, Places, build};
 use crate::policy::Target;
 
@@ -92,10 +92,11 @@ impl LoadError {
     /// the file is in it.
     #[must_use]
     pub fn brief(&self) -> String {
-        match self {
+        // A path may have anything in it.
+        one_line(&match self {
             Self::Invalid(report) => report.brief(),
             Self::Read { .. } | Self::TooLarge { .. } | Self::NotUtf8 { .. } => self.with_source(),
-        }
+        })
     }
 
     fn with_source(&self) -> String {

@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::policy::{DistRules, NetworkRules};
+use ipnet::IpNet;
+
+use crate::policy::{DistRules, EpmdRules, NetworkRules, Reach, Rules, SelfAt, SelfRules, StopRule};
 
 pub use crate::policy::{PortSet, PortSetFault};
 pub use delta::{Applies, Change, Delta};
@@ -27,6 +29,7 @@ pub use load::{LoadError, Loaded, MAX_BYTES, Overrides, defaults, from_text, loa
 pub use places::Places;
 pub use problem::{Color, Problem, Problems, Report, Severity};
 pub use source::{BUILT_IN, Source};
+pub use text::one_line;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/epmd-guard/epmd-guard.toml";
@@ -53,6 +56,26 @@ pub struct Config {
     pub places: Places,
 }
 
+impl Config {
+    /// What decisions are made by.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let stop = match (self.epmd.backend, self.epmd.command_check) {
+            (EpmdBackend::At(_), _) => StopRule::Behind,
+            (EpmdBackend::Embedded, CommandCheck::Relaxed) => StopRule::Relaxed,
+            (EpmdBackend::Embedded, CommandCheck::Strict) => StopRule::Never,
+        };
+        let register_from = self.epmd.register_from.clone();
+        Rules {
+            network: Arc::clone(&self.cluster.network),
+            dist: Arc::new(self.dist.rules.clone()),
+            epmd: Arc::new(EpmdRules { register_from, stop }),
+            self_at: Arc::new(SelfRules { epmd: self.epmd.self_at.clone(), dist: self.dist.self_at.clone() }),
+            reach: self.peers.iter().map(|peer| peer.may_reach.clone()).collect(),
+        }
+    }
+}
+
 /// Who may connect.
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -68,17 +91,55 @@ pub struct Cluster {
 pub struct Peer {
     /// `name`: what metrics, `status` and messages call it.
     pub name: String,
+    /// `may_reach`: the local names that it may look up and dial.
+    pub may_reach: Reach,
     /// Where its table begins.
     pub line: u32,
 }
 
-/// The port mapper in front of which we stand.
+/// The port mapper that we are, or in front of which we stand.
 #[derive(Debug, Clone)]
 pub struct Epmd {
     /// Where peers reach us, each with its port; empty: epmd is not served (the single-port shape).
     pub listen: Vec<(ListenOn, u16)>,
+    /// Who knows the names.
+    pub backend: EpmdBackend,
+    /// `register_from`: networks besides this host that may register names.
+    pub register_from: Vec<IpNet>,
+    /// `relaxed_command_check`: whether this host may throw names out by STOP; of the embedded epmd.
+    pub command_check: CommandCheck,
+    /// `self`: at which of the listeners this host itself is told from peers.
+    pub self_at: SelfAt,
+}
+
+/// Who knows the names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpmdBackend {
+    /// We do: the guard is the epmd.
+    Embedded,
     /// The epmd behind us.
-    pub backend: SocketAddr,
+    At(SocketAddr),
+}
+
+impl EpmdBackend {
+    /// The address of the epmd behind us, if one is.
+    #[must_use]
+    pub fn addr(self) -> Option<SocketAddr> {
+        match self {
+            Self::Embedded => None,
+            Self::At(addr) => Some(addr),
+        }
+    }
+}
+
+/// `relaxed_command_check`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CommandCheck {
+    /// Names are not thrown out.
+    #[default]
+    Strict,
+    /// STOP throws a name out.
+    Relaxed,
 }
 
 /// The distribution ports in front of which we stand.
@@ -90,6 +151,8 @@ pub struct Dist {
     pub rules: DistRules,
     /// Where nodes listen, in the order in which they are tried.
     pub backend: Vec<IpAddr>,
+    /// `self`: at which of the listeners this host itself is told from peers.
+    pub self_at: SelfAt,
 }
 
 /// How much and how long.
@@ -103,6 +166,8 @@ pub struct Limits {
     pub per_address: u32,
     /// Connections of one IPv6 /64.
     pub per_subnet: u32,
+    /// Names that the embedded epmd holds at one time.
+    pub names: u32,
     /// For one whole epmd request, from accept to its last byte.
     pub request_timeout: Duration,
     /// For connecting to what is behind us, and for epmd's whole answer.

@@ -44,12 +44,16 @@ impl fmt::Display for Section {
 
 const CLUSTER: Section =
     Section { name: "cluster", form: Form::Table, keys: &["allow", "deny", "resolve_every"] };
-const PEER: Section = Section { name: "peer", form: Form::Tables, keys: &["name", "addresses"] };
-const EPMD: Section = Section { name: "epmd", form: Form::Table, keys: &["listen", "backend"] };
+const PEER: Section = Section { name: "peer", form: Form::Tables, keys: &["name", "addresses", "may_reach"] };
+const EPMD: Section = Section {
+    name: "epmd",
+    form: Form::Table,
+    keys: &["listen", "backend", "register_from", "relaxed_command_check", "self"],
+};
 const DIST: Section = Section {
     name: "dist",
     form: Form::Table,
-    keys: &["listen", "ports", "names", "range", "outside", "backend"],
+    keys: &["listen", "ports", "names", "range", "outside", "backend", "self"],
 };
 const LIMITS: Section = Section {
     name: "limits",
@@ -59,6 +63,7 @@ const LIMITS: Section = Section {
         "reserve",
         "per_address",
         "per_subnet",
+        "names",
         "request_timeout",
         "backend_timeout",
         "half_close_timeout",
@@ -98,6 +103,15 @@ impl<'a> Ports<'a> {
     }
 }
 
+/// `self` as it is written.
+#[derive(Debug)]
+pub(super) enum WrittenSelf<'a> {
+    /// A word, outside of a list.
+    One(Word<'a>),
+    /// A list of addresses.
+    List(Words<'a>),
+}
+
 /// The file as it is written. What is absent is `None`; a list that is of another type is empty.
 #[derive(Debug)]
 pub(super) struct Written<'a> {
@@ -124,12 +138,16 @@ pub(super) struct WrittenPeer<'a> {
     pub(super) span: Range<usize>,
     pub(super) name: Option<Word<'a>>,
     pub(super) addresses: Option<Words<'a>>,
+    pub(super) may_reach: Option<Words<'a>>,
 }
 
 #[derive(Debug)]
 pub(super) struct WrittenEpmd<'a> {
     pub(super) listen: Option<Words<'a>>,
     pub(super) backend: Option<Word<'a>>,
+    pub(super) register_from: Option<Words<'a>>,
+    pub(super) relaxed_command_check: Option<Spanned<bool>>,
+    pub(super) self_at: Option<WrittenSelf<'a>>,
 }
 
 #[derive(Debug)]
@@ -140,6 +158,7 @@ pub(super) struct WrittenDist<'a> {
     pub(super) range: Option<Spanned<Ports<'a>>>,
     pub(super) outside: Option<Spanned<Ports<'a>>>,
     pub(super) backend: Option<Words<'a>>,
+    pub(super) self_at: Option<WrittenSelf<'a>>,
 }
 
 #[derive(Debug)]
@@ -149,6 +168,7 @@ pub(super) struct WrittenLimits<'a> {
     pub(super) reserve: Option<Spanned<i64>>,
     pub(super) per_address: Option<Spanned<i64>>,
     pub(super) per_subnet: Option<Spanned<i64>>,
+    pub(super) names: Option<Spanned<i64>>,
     pub(super) request_timeout: Option<Word<'a>>,
     pub(super) backend_timeout: Option<Word<'a>>,
     pub(super) half_close_timeout: Option<Word<'a>>,
@@ -198,13 +218,24 @@ impl<'a> WrittenPeer<'a> {
     fn read(mut keys: Keys<'a, '_>, span: Range<usize>) -> Self {
         keys.require("name", "name = \"h2\"", &span);
         keys.require("addresses", "addresses = [\"h2.example.net\"]", &span);
-        Self { span, name: keys.word("name"), addresses: keys.words("addresses") }
+        Self {
+            span,
+            name: keys.word("name"),
+            addresses: keys.words("addresses"),
+            may_reach: keys.words("may_reach"),
+        }
     }
 }
 
 impl<'a> WrittenEpmd<'a> {
     fn read(mut keys: Keys<'a, '_>) -> Self {
-        Self { listen: keys.words("listen"), backend: keys.word("backend") }
+        Self {
+            listen: keys.words("listen"),
+            backend: keys.word("backend"),
+            register_from: keys.words("register_from"),
+            relaxed_command_check: keys.boolean("relaxed_command_check"),
+            self_at: keys.listeners("self"),
+        }
     }
 }
 
@@ -217,6 +248,7 @@ impl<'a> WrittenDist<'a> {
             range: keys.ports("range"),
             outside: keys.ports("outside"),
             backend: keys.word_or_words("backend"),
+            self_at: keys.listeners("self"),
         }
     }
 }
@@ -228,6 +260,7 @@ impl<'a> WrittenLimits<'a> {
             reserve: keys.number("reserve"),
             per_address: keys.number("per_address"),
             per_subnet: keys.number("per_subnet"),
+            names: keys.number("names"),
             request_timeout: keys.duration("request_timeout"),
             backend_timeout: keys.duration("backend_timeout"),
             half_close_timeout: keys.duration("half_close_timeout"),

@@ -73,6 +73,19 @@ pub(super) fn quoted(text: &str) -> String {
     }
 }
 
+/// `text` with whatever a terminal or a log would take for more than text escaped, such as in a path.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\'' | '"' | '\\' => line.push(character),
+            other => line.extend(other.escape_debug()),
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +120,10 @@ mod tests {
     fn a_long_value_is_cut() {
         assert_eq!(quoted("a\u{1b}\"é"), r#""a\u{1b}\"é""#);
         assert_eq!(quoted(&"é".repeat(100)), format!("\"{}\"…", "é".repeat(60)));
+    }
+
+    #[test]
+    fn a_path_is_one_line_without_orders_to_a_terminal() {
+        assert_eq!(one_line("/tmp/a\n\u{1b}[2J\u{202e}é \"b\\"), r#"/tmp/a\n\u{1b}[2J\u{202e}é "b\"#);
     }
 }

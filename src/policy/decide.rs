@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::dist::DistRules;
 use super::limits::Full;
 use super::network::{HostAnswers, List, NetworkRules, PeerId, Rule, RuleId, Target};
+use super::role::{Audience, Role};
+use super::rules::{Rules, StopRule};
 use super::{LocalAddr, PeerAddr};
-use crate::proto::epmd::{Opcode, Request};
+use crate::proto::epmd::{NodeName, Opcode, Request};
 
 /// What is known of a connection when it is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +19,6 @@ pub struct Arrival {
     pub peer: PeerAddr,
     /// Where to.
     pub local: LocalAddr,
-}
-
-/// Whom a listener is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Audience {
-    /// This host alone: the listener stands where only the host's own names lead.
-    ItselfOnly,
-    /// Peers too.
-    Peers,
 }
 
 /// Whether anything new is taken.
@@ -46,6 +39,8 @@ pub enum Standing {
     NamedPeer(RuleId),
     /// A peer from a network that a rule lets in.
     NetworkPeer(RuleId),
+    /// None of the cluster: an address that may register names at epmd (`register_from`), and nothing else.
+    Registrant,
 }
 
 /// Why not.
@@ -67,6 +62,12 @@ pub enum Denial {
     LocalOnly(Opcode),
     /// Nobody may ask that of epmd.
     UnknownOpcode(u8),
+    /// Names are not thrown out unless epmd is told to (`relaxed_command_check`).
+    NotRelaxed,
+    /// No more names fit into the embedded epmd.
+    TooManyNames,
+    /// `[[peer]] may_reach` leaves the node out for this peer.
+    NotReachable,
     /// `[dist] ports` does not offer the port of this number.
     PortNotOffered(u16),
 }
@@ -86,6 +87,9 @@ impl Denial {
             Self::Full(Full::Subnet) => "too_many_from_subnet",
             Self::LocalOnly(_) => "local_only",
             Self::UnknownOpcode(_) => "unknown_opcode",
+            Self::NotRelaxed => "not_relaxed",
+            Self::TooManyNames => "too_many_names",
+            Self::NotReachable => "not_reachable",
             Self::PortNotOffered(_) => "port_not_offered",
         }
     }
@@ -100,7 +104,12 @@ impl Denial {
             | Self::NotForPeers
             | Self::Draining
             | Self::Full(_) => "admit",
-            Self::LocalOnly(_) | Self::UnknownOpcode(_) | Self::PortNotOffered(_) => "authorize",
+            Self::LocalOnly(_)
+            | Self::UnknownOpcode(_)
+            | Self::NotRelaxed
+            | Self::TooManyNames
+            | Self::NotReachable
+            | Self::PortNotOffered(_) => "authorize",
         }
     }
 }
@@ -129,7 +138,7 @@ impl Admission {
 /// Where a permit leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Destination {
-    /// The epmd behind us.
+    /// The epmd behind us, or the embedded one.
     Epmd,
     /// The distribution port of this number behind us.
     Dist(u16),
@@ -164,6 +173,17 @@ impl Permit {
     }
 }
 
+/// What a link leads to.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkTarget<'a> {
+    /// The port of ours that is dialled.
+    pub outside: u16,
+    /// The node's own port.
+    pub inside: u16,
+    /// The node there, where its name is known.
+    pub node: Option<&'a NodeName>,
+}
+
 /// Proof that an errand of our own may be run: asking an epmd for its names, or ending one that holds
 /// our port and no name. It carries nobody's bytes but ours.
 #[derive(Debug, PartialEq, Eq)]
@@ -182,22 +202,20 @@ impl Errand {
 /// One generation of the rules.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    network: Arc<NetworkRules>,
+    rules: Rules,
     answers: Arc<HostAnswers>,
-    dist: Arc<DistRules>,
     intake: Intake,
 }
 
 impl Policy {
     /// The rules, with no host name resolved yet.
     #[must_use]
-    pub fn new(network: impl Into<Arc<NetworkRules>>, dist: DistRules) -> Self {
-        let network = network.into();
+    pub fn new(rules: Rules) -> Self {
         let mut answers = HostAnswers::default();
-        if network.host_names().any(|(_, list, _)| list == List::Deny) {
+        if rules.network.host_names().any(|(_, list, _)| list == List::Deny) {
             answers.expect_more_of_deny();
         }
-        Self { network, answers: Arc::new(answers), dist: Arc::new(dist), intake: Intake::Open }
+        Self { rules, answers: Arc::new(answers), intake: Intake::Open }
     }
 
     /// The same rules with other answers of the resolver.
@@ -221,13 +239,13 @@ impl Policy {
     /// Which distribution ports may be open.
     #[must_use]
     pub fn dist(&self) -> &DistRules {
-        &self.dist
+        &self.rules.dist
     }
 
     /// The rules by address.
     #[must_use]
     pub fn network(&self) -> &NetworkRules {
-        &self.network
+        &self.rules.network
     }
 
     /// What the resolver last said.
@@ -239,18 +257,18 @@ impl Policy {
     /// The rule of an id that this policy gave.
     #[must_use]
     pub fn rule(&self, id: RuleId) -> Option<&Rule> {
-        self.network.book().get(id)
+        self.network().book().get(id)
     }
 
-    /// May this connection be here at all? Decided before a byte is read. Self always may; then
-    /// `deny` goes before `allow`; then no rule means no.
+    /// May this connection be here at all? Decided before a byte is read. Self always may, where it is known;
+    /// then `deny` goes before `allow`; then, at epmd, whoever may register names; then no rule means no.
     ///
     /// # Errors
     /// No rule lets it in, one keeps it out or is not known yet, or the listener is for self alone.
-    pub fn admit(&self, arrival: &Arrival, audience: Audience) -> Result<Admission, Denial> {
+    pub fn admit(&self, arrival: &Arrival, role: Role, audience: Audience) -> Result<Admission, Denial> {
         let peer = arrival.peer;
         let ip = peer.ip();
-        if is_self(arrival) {
+        if self.rules.self_at.of(role).covers(arrival.local.ip()) && is_self(arrival) {
             return Ok(Admission { peer, standing: Standing::Itself });
         }
         if audience == Audience::ItselfOnly {
@@ -265,8 +283,12 @@ impl Policy {
         if self.answers.is_deny_pending() {
             return Err(Denial::DenyUnresolved);
         }
-        let rule = self.find(List::Allow, ip).ok_or(Denial::NotAllowed)?;
-        Ok(Admission { peer, standing: self.standing_by(rule) })
+        let standing = match self.find(List::Allow, ip) {
+            Some(rule) => self.standing_by(rule),
+            None if role == Role::Epmd && self.rules.epmd.may_register(ip) => Standing::Registrant,
+            None => return Err(Denial::NotAllowed),
+        };
+        Ok(Admission { peer, standing })
     }
 
     /// Does an established link stay? This host's own always do. A peer's does as long as `admit` and
@@ -279,28 +301,30 @@ impl Policy {
     pub fn keeps(
         &self,
         admission: &Admission,
-        (outside, inside): (u16, u16),
+        target: &LinkTarget<'_>,
         before: &Self,
     ) -> Result<Admission, Denial> {
         let peer = admission.peer;
         let rule = match admission.standing {
             Standing::Itself => return Ok(*admission),
             Standing::NamedPeer(rule) | Standing::NetworkPeer(rule) => rule,
+            // It never had a link.
+            Standing::Registrant => return Err(Denial::NotAllowed),
         };
         if let Some(rule) = self.find(List::Deny, peer.ip()) {
             return Err(Denial::Denied(rule));
         }
         let by = self.find(List::Allow, peer.ip()).or_else(|| self.same_host_name(before.rule(rule)?));
         let standing = self.standing_by(by.ok_or(Denial::NotAllowed)?);
-        if !self.dist.ports.may_lead(outside, inside) {
-            return Err(Denial::PortNotOffered(outside));
-        }
-        Ok(Admission { peer, standing })
+        let admission = Admission { peer, standing };
+        self.authorize_link(&admission, target)?;
+        Ok(admission)
     }
 
     fn same_host_name(&self, old: &Rule) -> Option<RuleId> {
         let Target::Host(name) = &old.target else { return None };
-        let mut same = self.network.host_names().filter(|(_, list, host)| *list == old.list && *host == name);
+        let mut same =
+            self.network().host_names().filter(|(_, list, host)| *list == old.list && *host == name);
         same.next().map(|(rule, _, _)| rule)
     }
 
@@ -316,7 +340,7 @@ impl Policy {
     #[must_use]
     pub fn peer_of(&self, admission: &Admission) -> Option<PeerId> {
         match admission.standing {
-            Standing::Itself => None,
+            Standing::Itself | Standing::Registrant => None,
             Standing::NamedPeer(rule) | Standing::NetworkPeer(rule) => self.rule(rule)?.peer,
         }
     }
@@ -344,51 +368,78 @@ impl Policy {
     #[must_use]
     pub fn find(&self, list: List, ip: IpAddr) -> Option<RuleId> {
         let by_name = self.answers.find(list, ip);
-        let by_address = self.network.find(list, ip);
+        let by_address = self.network().find(list, ip);
         let is_peer = |id: &RuleId| self.rule(*id).is_some_and(|rule| rule.peer.is_some());
         by_name.filter(is_peer).or(by_address.filter(is_peer)).or(by_name).or(by_address)
     }
 
     /// May it ask this of epmd? Decided when the opcode is known, before its request is whole.
     /// A peer may look names up and list them; through a relay epmd would take everybody for local
-    /// and obey the rest too.
+    /// and obey the rest too. Those of `register_from` may register names besides.
     ///
     /// # Errors
     /// Only this host may, or nobody.
     pub fn may_ask(&self, admission: &Admission, opcode: Opcode) -> Result<(), Denial> {
-        match (opcode, admission.standing) {
-            (Opcode::Unknown(byte), _) => Err(Denial::UnknownOpcode(byte)),
-            (Opcode::PortPlease2 | Opcode::Names, _)
-            | (Opcode::Alive2 | Opcode::Dump | Opcode::Kill | Opcode::Stop, Standing::Itself) => Ok(()),
-            (
-                Opcode::Alive2 | Opcode::Dump | Opcode::Kill | Opcode::Stop,
-                Standing::NamedPeer(_) | Standing::NetworkPeer(_),
-            ) => Err(Denial::LocalOnly(opcode)),
+        let is_self = admission.standing == Standing::Itself;
+        match opcode {
+            Opcode::Unknown(byte) => Err(Denial::UnknownOpcode(byte)),
+            Opcode::PortPlease2 | Opcode::Names => Ok(()),
+            Opcode::Alive2 if is_self || self.rules.epmd.may_register(admission.peer.ip()) => Ok(()),
+            Opcode::Stop if is_self && self.rules.epmd.stop == StopRule::Never => Err(Denial::NotRelaxed),
+            Opcode::Dump | Opcode::Kill | Opcode::Stop if is_self => Ok(()),
+            Opcode::Alive2 | Opcode::Dump | Opcode::Kill | Opcode::Stop => Err(Denial::LocalOnly(opcode)),
+        }
+    }
+
+    /// May a connection hold on to the name that it registered?
+    ///
+    /// # Errors
+    /// A rule keeps its address out now, or `register_from` does not have it any more.
+    pub fn keeps_name(&self, admission: &Admission) -> Result<(), Denial> {
+        let ip = admission.peer.ip();
+        if admission.standing == Standing::Itself {
+            return Ok(());
+        }
+        if let Some(rule) = self.find(List::Deny, ip) {
+            return Err(Denial::Denied(rule));
+        }
+        if self.rules.epmd.may_register(ip) { Ok(()) } else { Err(Denial::LocalOnly(Opcode::Alive2)) }
+    }
+
+    /// Is the node of this name there for this connection? For a peer that may not reach it, it is not: it is
+    /// neither found nor listed. `None`: a node whose name is not known.
+    ///
+    /// # Errors
+    /// `may_reach` of its `[[peer]]` leaves the name out.
+    pub fn may_reach(&self, admission: &Admission, name: Option<&NodeName>) -> Result<(), Denial> {
+        match self.rules.reach_of(self.peer_of(admission)) {
+            Some(reach) if !reach.covers(name) => Err(Denial::NotReachable),
+            Some(_) | None => Ok(()),
         }
     }
 
     /// May this request go to epmd?
     ///
     /// # Errors
-    /// As [`Policy::may_ask`].
+    /// As [`Policy::may_ask`], and for a name that is looked up as [`Policy::may_reach`].
     pub fn authorize_request(&self, admission: &Admission, request: &Request<'_>) -> Result<Permit, Denial> {
         self.may_ask(admission, request.opcode())?;
+        if let Request::PortPlease2(name) = request {
+            self.may_reach(admission, Some(&(*name).into()))?;
+        }
         Ok(Permit { destination: Destination::Epmd })
     }
 
-    /// May this connection reach the node's port `inside` through the one of ours that it dialled?
+    /// May this connection reach the node's port through the one of ours that it dialled?
     ///
     /// # Errors
-    /// The port is not offered.
-    pub fn authorize_link(
-        &self,
-        _admission: &Admission,
-        outside: u16,
-        inside: u16,
-    ) -> Result<Permit, Denial> {
-        if !self.dist.ports.may_lead(outside, inside) {
+    /// The port is not offered, or the node is not there for this peer.
+    pub fn authorize_link(&self, admission: &Admission, target: &LinkTarget<'_>) -> Result<Permit, Denial> {
+        let LinkTarget { outside, inside, node } = *target;
+        if !self.dist().ports.may_lead(outside, inside) {
             return Err(Denial::PortNotOffered(outside));
         }
+        self.may_reach(admission, node)?;
         Ok(Permit { destination: Destination::Dist(inside) })
     }
 
@@ -407,7 +458,10 @@ fn is_self(arrival: &Arrival) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::dist::PortRule;
+    use super::super::names::NamePatterns;
     use super::super::network::RuleBook;
+    use super::super::role::SelfAt;
+    use super::super::rules::{EpmdRules, Reach, SelfRules};
     use super::*;
     use crate::proto::epmd::AliveName;
 
@@ -417,7 +471,21 @@ mod tests {
         };
         let mut rules: Vec<Rule> = (1..).zip(allow).map(rule(List::Allow)).collect();
         rules.extend((100..).zip(deny).map(rule(List::Deny)));
-        Policy::new(NetworkRules::new(RuleBook::new(rules)), listed("9100-9105"))
+        with_rules(rules, "9100-9105", EpmdRules::default(), Vec::new())
+    }
+
+    fn with_rules(rules: Vec<Rule>, ports: &str, epmd: EpmdRules, reach: Vec<Reach>) -> Policy {
+        Policy::new(Rules {
+            network: Arc::new(NetworkRules::new(RuleBook::new(rules))),
+            dist: Arc::new(listed(ports)),
+            epmd: Arc::new(epmd),
+            reach: reach.into(),
+            self_at: Arc::default(),
+        })
+    }
+
+    fn to(outside: u16, inside: u16) -> LinkTarget<'static> {
+        LinkTarget { outside, inside, node: None }
     }
 
     fn listed(ports: &str) -> DistRules {
@@ -430,7 +498,7 @@ mod tests {
     }
 
     fn admit(policy: &Policy, peer: &str) -> Result<Admission, Denial> {
-        policy.admit(&arrival(peer, "192.0.2.1"), Audience::Peers)
+        policy.admit(&arrival(peer, "192.0.2.1"), Role::Epmd, Audience::Peers)
     }
 
     #[test]
@@ -451,7 +519,7 @@ mod tests {
             ("::ffff:192.0.2.1", "192.0.2.1"),
             ("2001:db8::1", "2001:db8::1"),
         ] {
-            let admission = policy.admit(&arrival(peer, local), Audience::ItselfOnly).unwrap();
+            let admission = policy.admit(&arrival(peer, local), Role::Epmd, Audience::ItselfOnly).unwrap();
             assert_eq!(admission.standing(), Standing::Itself, "{peer} -> {local}");
         }
     }
@@ -511,8 +579,8 @@ mod tests {
     fn a_listener_for_self_lets_no_peer_in() {
         let policy = policy(&["0.0.0.0/0"], &[]);
         let peer = arrival("192.0.2.2", "192.0.2.1");
-        assert!(policy.admit(&peer, Audience::Peers).is_ok());
-        assert_eq!(policy.admit(&peer, Audience::ItselfOnly), Err(Denial::NotForPeers));
+        assert!(policy.admit(&peer, Role::Epmd, Audience::Peers).is_ok());
+        assert_eq!(policy.admit(&peer, Role::Epmd, Audience::ItselfOnly), Err(Denial::NotForPeers));
     }
 
     #[test]
@@ -536,11 +604,106 @@ mod tests {
     #[test]
     fn self_may_ask_what_epmd_lets_a_local_caller_ask_and_nothing_unknown() {
         let policy = policy(&[], &[]);
-        let admission = policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Audience::Peers).unwrap();
+        let admission =
+            policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Role::Epmd, Audience::Peers).unwrap();
         for byte in 0..=255 {
-            let known = b"xzndks".contains(&byte);
+            let known = b"xzndk".contains(&byte);
             assert_eq!(policy.may_ask(&admission, Opcode::from_byte(byte)).is_ok(), known, "{byte}");
         }
+        // STOP is the exception: also self needs a relaxed epmd for it.
+        assert_eq!(policy.may_ask(&admission, Opcode::Stop), Err(Denial::NotRelaxed));
+        for stop in [StopRule::Relaxed, StopRule::Behind] {
+            let policy = with_rules(Vec::new(), "1", EpmdRules { stop, ..EpmdRules::default() }, Vec::new());
+            assert_eq!(policy.may_ask(&admission, Opcode::Stop), Ok(()));
+        }
+    }
+
+    #[test]
+    fn where_self_is_not_known_nobody_is_taken_for_this_host() {
+        let known_at = |rules: Policy, epmd: SelfAt| {
+            let self_at = Arc::new(SelfRules { epmd, dist: SelfAt::Everywhere });
+            Policy { rules: Rules { self_at, ..rules.rules.clone() }, ..rules }
+        };
+        let loopback = SelfAt::Only(vec!["127.0.0.1".parse().unwrap()]);
+        let nobody = known_at(policy(&[], &[]), loopback);
+        for (peer, local) in [("127.0.0.6", "192.0.2.1"), ("192.0.2.1", "192.0.2.1"), ("::1", "::1")] {
+            let relayed = nobody.admit(&arrival(peer, local), Role::Epmd, Audience::Peers);
+            assert_eq!(relayed, Err(Denial::NotAllowed), "{peer} -> {local}");
+            assert!(nobody.admit(&arrival(peer, local), Role::Dist, Audience::Peers).is_ok());
+        }
+        assert!(nobody.admit(&arrival("127.0.0.6", "127.0.0.1"), Role::Epmd, Audience::Peers).is_ok());
+        let listed = known_at(policy(&["192.0.2.1"], &[]), SelfAt::Only(Vec::new()));
+        let admission =
+            listed.admit(&arrival("192.0.2.1", "192.0.2.1"), Role::Epmd, Audience::Peers).unwrap();
+        assert_eq!(listed.may_ask(&admission, Opcode::Kill), Err(Denial::LocalOnly(Opcode::Kill)));
+    }
+
+    #[test]
+    fn who_may_register_is_let_in_at_epmd_and_nowhere_else_and_may_do_nothing_else_of_self() {
+        let epmd = EpmdRules { register_from: vec!["172.17.0.0/16".parse().unwrap()], ..Default::default() };
+        let rule = |list, target: &str| Rule { list, target: target.parse().unwrap(), line: 1, peer: None };
+        let rules = vec![rule(List::Deny, "172.17.0.66"), rule(List::Allow, "172.17.0.2")];
+        let policy = with_rules(rules, "9100", epmd, Vec::new());
+        let at = |role, peer| policy.admit(&arrival(peer, "192.0.2.1"), role, Audience::Peers);
+        let container = at(Role::Epmd, "172.17.0.9").unwrap();
+        assert_eq!(container.standing(), Standing::Registrant);
+        for opcode in [Opcode::Alive2, Opcode::PortPlease2, Opcode::Names] {
+            assert_eq!(policy.may_ask(&container, opcode), Ok(()));
+        }
+        for opcode in [Opcode::Dump, Opcode::Kill, Opcode::Stop] {
+            assert_eq!(policy.may_ask(&container, opcode), Err(Denial::LocalOnly(opcode)));
+        }
+        assert_eq!(at(Role::Dist, "172.17.0.9"), Err(Denial::NotAllowed));
+        assert!(matches!(at(Role::Epmd, "172.17.0.66"), Err(Denial::Denied(_))));
+        let peer = at(Role::Dist, "172.17.0.2").unwrap();
+        assert_eq!(policy.may_ask(&peer, Opcode::Alive2), Ok(()));
+        assert_eq!(at(Role::Epmd, "172.18.0.1"), Err(Denial::NotAllowed));
+        // What it has registered stays as long as it may register, and while nothing new is taken.
+        assert_eq!(policy.with_intake(Intake::Draining).keeps_name(&container), Ok(()));
+        let denied = Admission { peer: arrival("172.17.0.66", "192.0.2.1").peer, ..container };
+        assert!(matches!(policy.keeps_name(&denied), Err(Denial::Denied(_))));
+        let none = with_rules(Vec::new(), "9100", EpmdRules::default(), Vec::new());
+        assert_eq!(none.keeps_name(&container), Err(Denial::LocalOnly(Opcode::Alive2)));
+    }
+
+    #[test]
+    fn a_name_that_a_peer_may_not_reach_is_not_there_for_it_and_is_for_the_others() {
+        let rule =
+            |target: &str, peer| Rule { list: List::Allow, target: target.parse().unwrap(), line: 1, peer };
+        let rules = || {
+            vec![
+                rule("192.0.2.2", Some(PeerId(0))),
+                rule("192.0.2.3", Some(PeerId(1))),
+                rule("192.0.2.4", None),
+            ]
+        };
+        let patterns = NamePatterns::new([("web-*".parse().unwrap(), 1)]);
+        let some = || vec![Reach(Some(patterns.clone())), Reach::default()];
+        let policy = with_rules(rules(), "9100", EpmdRules::default(), some());
+        let name = |text: &'static str| AliveName::new(text.as_bytes()).unwrap();
+        let (web, db) = (NodeName::from(name("web-1")), NodeName::from(name("db")));
+        let link = |node| LinkTarget { outside: 9100, inside: 9100, node };
+        let bound = admit(&policy, "192.0.2.2").unwrap();
+        assert_eq!(
+            policy.authorize_request(&bound, &Request::PortPlease2(name("db"))),
+            Err(Denial::NotReachable)
+        );
+        assert!(policy.authorize_request(&bound, &Request::PortPlease2(name("web-1"))).is_ok());
+        assert!(policy.authorize_link(&bound, &link(Some(&web))).is_ok());
+        // Also a node whose name is not known: a missing fact means no.
+        for node in [Some(&db), None] {
+            assert_eq!(policy.authorize_link(&bound, &link(node)), Err(Denial::NotReachable));
+        }
+        for free in ["192.0.2.3", "192.0.2.4", "192.0.2.1"] {
+            let admission = admit(&policy, free).unwrap();
+            assert!(policy.authorize_link(&admission, &link(None)).is_ok(), "{free}");
+            assert_eq!(policy.may_reach(&admission, Some(&db)), Ok(()), "{free}");
+        }
+        // A link that is up goes when the name is taken from its peer.
+        let open = with_rules(rules(), "9100", EpmdRules::default(), vec![Reach::default(); 2]);
+        let held = admit(&open, "192.0.2.2").unwrap();
+        assert_eq!(policy.keeps(&held, &link(Some(&db)), &open), Err(Denial::NotReachable));
+        assert!(policy.keeps(&held, &link(Some(&web)), &open).is_ok());
     }
 
     #[test]
@@ -549,10 +712,10 @@ mod tests {
         let admission = admit(&policy, "192.0.2.2").unwrap();
         let request = Request::PortPlease2(AliveName::new(b"a").unwrap());
         assert_eq!(policy.authorize_request(&admission, &request).unwrap().destination(), Destination::Epmd);
-        let link = policy.authorize_link(&admission, 9100, 9100).unwrap();
+        let link = policy.authorize_link(&admission, &to(9100, 9100)).unwrap();
         assert_eq!(link.destination(), Destination::Dist(9100));
         for (outside, inside) in [(9200, 9200), (9100, 5432)] {
-            let refused = policy.authorize_link(&admission, outside, inside);
+            let refused = policy.authorize_link(&admission, &to(outside, inside));
             assert_eq!(refused, Err(Denial::PortNotOffered(outside)));
         }
     }
@@ -561,23 +724,23 @@ mod tests {
     fn a_guard_that_drains_takes_nothing_new_but_self() {
         let policy = policy(&["192.0.2.2"], &[]).with_intake(Intake::Draining);
         assert_eq!(admit(&policy, "192.0.2.2"), Err(Denial::Draining));
-        assert!(policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Audience::Peers).is_ok());
-        assert!(policy.admit(&arrival("192.0.2.1", "192.0.2.1"), Audience::ItselfOnly).is_ok());
+        assert!(policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Role::Epmd, Audience::Peers).is_ok());
+        assert!(policy.admit(&arrival("192.0.2.1", "192.0.2.1"), Role::Epmd, Audience::ItselfOnly).is_ok());
     }
 
     #[test]
     fn a_link_stays_as_long_as_a_rule_lets_it_in_and_none_keeps_it_out() {
         let before = policy(&["192.0.2.0/24"], &[]);
         let link = admit(&before, "192.0.2.2").unwrap();
-        let keeps = |after: &Policy| after.keeps(&link, (9100, 9100), &before);
+        let keeps = |after: &Policy| after.keeps(&link, &to(9100, 9100), &before);
         let named = keeps(&policy(&["192.0.2.2"], &[])).unwrap();
         assert!(matches!(named.standing(), Standing::NamedPeer(_)));
         assert!(keeps(&policy(&["0.0.0.0/0"], &["192.0.2.3"]).with_intake(Intake::Draining)).is_ok());
         assert_eq!(keeps(&policy(&["192.0.2.3"], &[])), Err(Denial::NotAllowed));
         assert!(matches!(keeps(&policy(&["192.0.2.0/24"], &["192.0.2.2"])), Err(Denial::Denied(_))));
-        assert_eq!(before.keeps(&link, (9200, 9200), &before), Err(Denial::PortNotOffered(9200)));
-        let itself = before.admit(&arrival("127.0.0.1", "127.0.1.1"), Audience::Peers).unwrap();
-        assert_eq!(policy(&[], &["0.0.0.0/0"]).keeps(&itself, (1, 1), &before), Ok(itself));
+        assert_eq!(before.keeps(&link, &to(9200, 9200), &before), Err(Denial::PortNotOffered(9200)));
+        let itself = before.admit(&arrival("127.0.0.1", "127.0.1.1"), Role::Epmd, Audience::Peers).unwrap();
+        assert_eq!(policy(&[], &["0.0.0.0/0"]).keeps(&itself, &to(1, 1), &before), Ok(itself));
     }
 
     #[test]
@@ -591,10 +754,10 @@ mod tests {
         );
         let before = rules.with_answers(answers);
         let link = admit(&before, "192.0.2.2").unwrap();
-        assert!(policy(&["h1.test", "h2.test"], &[]).keeps(&link, (9100, 9100), &before).is_ok());
-        assert_eq!(policy(&["h1.test"], &[]).keeps(&link, (9100, 9100), &before), Err(Denial::NotAllowed));
+        assert!(policy(&["h1.test", "h2.test"], &[]).keeps(&link, &to(9100, 9100), &before).is_ok());
+        assert_eq!(policy(&["h1.test"], &[]).keeps(&link, &to(9100, 9100), &before), Err(Denial::NotAllowed));
         assert!(matches!(
-            policy(&["h2.test"], &["192.0.2.2"]).keeps(&link, (9100, 9100), &before),
+            policy(&["h2.test"], &["192.0.2.2"]).keeps(&link, &to(9100, 9100), &before),
             Err(Denial::Denied(_))
         ));
     }
@@ -604,7 +767,7 @@ mod tests {
         let rule =
             |target: &str, peer| Rule { list: List::Allow, target: target.parse().unwrap(), line: 1, peer };
         let rules = vec![rule("192.0.2.2", None), rule("192.0.2.0/25", Some(PeerId(3)))];
-        let policy = Policy::new(NetworkRules::new(RuleBook::new(rules)), listed("1"));
+        let policy = with_rules(rules, "1", EpmdRules::default(), Vec::new());
         let link = admit(&policy, "192.0.2.2").unwrap();
         assert!(matches!(link.standing(), Standing::NamedPeer(_)));
         assert_eq!(policy.peer_of(&link), Some(PeerId(3)));
@@ -625,6 +788,9 @@ mod tests {
             Denial::Full(Full::Subnet),
             Denial::LocalOnly(Opcode::Kill),
             Denial::UnknownOpcode(1),
+            Denial::NotRelaxed,
+            Denial::TooManyNames,
+            Denial::NotReachable,
             Denial::PortNotOffered(1),
         ];
         let labels: std::collections::HashSet<_> = all.iter().map(|d| d.label()).collect();

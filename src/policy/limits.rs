@@ -20,6 +20,15 @@ pub struct Caps {
     pub per_subnet: u32,
 }
 
+impl Caps {
+    /// How many names the embedded epmd may hold of the `wanted` ones: each takes a connection of this host's, of
+    /// which enough must be left for links and questions.
+    #[must_use]
+    pub fn names(&self, wanted: u32) -> u32 {
+        wanted.min(self.total - self.total / 4)
+    }
+}
+
 /// The cap that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
@@ -129,7 +138,7 @@ impl Room {
         let open = match standing {
             Standing::Itself => total,
             Standing::NamedPeer(_) => total.saturating_sub(reserve / 2),
-            Standing::NetworkPeer(_) => total.saturating_sub(reserve),
+            Standing::NetworkPeer(_) | Standing::Registrant => total.saturating_sub(reserve),
         };
         if in_use >= open {
             return Err(Full::Total);
@@ -211,6 +220,13 @@ mod tests {
         }
         assert_eq!(table.take(Standing::Itself, ip("127.0.0.1")), Err(Full::Total));
         assert_eq!(table.in_use(), 6);
+    }
+
+    #[test]
+    fn names_leave_a_quarter_of_the_connections() {
+        let caps = |total| Caps { total, reserve: 1, per_address: 9, per_subnet: 9 };
+        assert_eq!((caps(100).names(1000), caps(100).names(75), caps(100).names(9)), (75, 75, 9));
+        assert_eq!(caps(u32::MAX).names(16_384), 16_384);
     }
 
     #[test]

@@ -11,10 +11,12 @@ mod names;
 mod network;
 mod ports;
 mod prefix;
+mod role;
+mod rules;
 
 pub use addr::{LocalAddr, PeerAddr};
 pub use decide::{
-    Admission, Arrival, Audience, Denial, Destination, Errand, Intake, Permit, Policy, Standing,
+    Admission, Arrival, Denial, Destination, Errand, Intake, LinkTarget, Permit, Policy, Standing,
 };
 pub use dist::{DistRules, PortRule, Withheld};
 pub use limits::{Caps, Full, Room, SlotTable};
@@ -25,3 +27,5 @@ pub use network::{
 };
 pub use ports::{PortSet, PortSetFault};
 pub use prefix::{PrefixTable, canonical};
+pub use role::{Audience, Role, SelfAt};
+pub use rules::{EpmdRules, Reach, Rules, SelfRules, StopRule};

@@ -64,7 +64,9 @@ const UNKNOWN_NAMES: &Mistakes = &[
     ),
     (
         "[[peer]]\nname = \"h2\"\naddreses = []\naddresses = [\"h2\"]",
-        &["5:1 error [[peer]] addreses: is no key: there are name, addresses (did you mean addresses?)"],
+        &[
+            "5:1 error [[peer]] addreses: is no key: there are name, addresses, may_reach (did you mean addresses?)",
+        ],
     ),
     (
         "[peer]\nname = \"h2\"",
@@ -87,13 +89,15 @@ const UNKNOWN_NAMES: &Mistakes = &[
     ),
     (
         "[epmd]\nlisen = []",
-        &["4:1 error [epmd] lisen: is no key: there are listen, backend (did you mean listen?)"],
+        &[
+            "4:1 error [epmd] lisen: is no key: there are listen, backend, register_from, relaxed_command_check, self (did you mean listen?)",
+        ],
     ),
     ("mode = \"enforce\"", &["3:1 error [cluster] mode: is no key: there are allow, deny, resolve_every"]),
     (
         "[epmd]\nports = []",
         &[
-            "4:1 error [epmd] ports: is no key: there are listen, backend (ports is a key of [dist]: put it below that header)",
+            "4:1 error [epmd] ports: is no key: there are listen, backend, register_from, relaxed_command_check, self (ports is a key of [dist]: put it below that header)",
         ],
     ),
     ("[epmd]\n\"a\\u001bb\" = 1", &["4:1 error [epmd] \"a\\u{1b}b\": is no key"]),
@@ -285,15 +289,17 @@ const MISTAKES_IN_EPMD: &Mistakes = &[
         "[epmd]\nlisten = [\"h2.example.net\"]",
         &["4:11 error [epmd] listen: \"h2.example.net\" is no IP address"],
     ),
+    ("[epmd]\nbackend = \"embedded\"", &[]),
     (
-        "[epmd]\nbackend = \"embedded\"",
+        "[epmd]\nbackend = \"Embedded\"",
         &[
-            "4:11 error [epmd] backend: \"embedded\" is not available in this version (this version stands in front of an epmd: give its address",
+            "4:11 error [epmd] backend: \"Embedded\" is no IP address (write \"embedded\" for the epmd of the guard, or where",
         ],
     ),
+    ("[epmd]\nbackend = \"none\"", &["is no IP address (write \"embedded\" for the epmd of the guard"]),
     ("[epmd]\nbackend = \"localhost\"", &["4:11 error [epmd] backend: \"localhost\" is no IP address"]),
     (
-        "[epmd]\nlisten = [\"*\", \"127.0.0.1\"]",
+        "[epmd]\nlisten = [\"*\", \"127.0.0.1\"]\nbackend = \"127.0.0.1\"",
         &[
             "4:16 error [epmd] listen: 127.0.0.1:4369 is [epmd] backend too: the guard would dial itself",
             "- error [dist] listen: 127.0.0.1 is in [dist] backend too",
@@ -322,11 +328,192 @@ const MISTAKES_IN_EPMD: &Mistakes = &[
     ("[epmd]\nlisten = []\n[dist]\nports = \"x\"", &["6:9 error [dist] ports: \"x\" is no port"]),
     ("[epmd]\nlisten = [5]", &["4:11 error [epmd] listen: each element must be a string"]),
     ("[epmd]\nlisten = [\"127.0.1.1\"]\nbackend = \"127.0.0.1\"", &[]),
+    // The embedded epmd listens there in any case.
+    ("[epmd]\nlisten = [\"127.0.0.1\", \"::1\", \"192.0.2.1\"]", &[]),
+    (
+        "[epmd]\nlisten = [\"192.0.2.1\"]\n[dist]\nbackend = \"192.0.2.1\"",
+        &[
+            "6:11 error [dist] listen: 192.0.2.1 is in [dist] backend too: the guard would dial itself",
+            "6:11 warning [dist] backend: \"192.0.2.1\" is not loopback",
+        ],
+    ),
+];
+
+const MISTAKES_IN_REGISTERING: &Mistakes = &[
+    (
+        "[epmd]\nregister_from = \"172.17.0.0/16\"",
+        &[
+            "4:17 error [epmd] register_from: must be a list of strings, is a string (write a list: [\"172.17.0.0/16\"])",
+        ],
+    ),
+    (
+        "[epmd]\nregister_from = [\"0.0.0.0/0\", \"::/0\"]",
+        &[
+            "4:18 error [epmd] register_from: \"0.0.0.0/0\" is everybody: whoever reaches epmd could register names (write the network that is meant, such as",
+            "4:31 error [epmd] register_from: \"::/0\" is everybody",
+        ],
+    ),
+    (
+        "[epmd]\nregister_from = [\"docker.example.net\", \"172.17.0.1/16\", \"fe80::1%eth0\", \"\"]",
+        &[
+            "4:18 error [epmd] register_from: \"docker.example.net\" is a host name, and a resolver's answer is too little to register names by (write addresses or networks)",
+            "4:40 error [epmd] register_from: \"172.17.0.1/16\" has bits set behind its prefix: write 172.17.0.0/16",
+            "4:57 error [epmd] register_from: \"fe80::1%eth0\" has a zone id",
+            "4:73 error [epmd] register_from: \"\" is empty",
+        ],
+    ),
+    (
+        "[epmd]\nregister_from = [\"192.0.2.9\", \"::ffff:192.0.2.9/128\"]",
+        &["4:31 error [epmd] register_from: \"::ffff:192.0.2.9/128\" is in the list twice"],
+    ),
+    (
+        "[epmd]\nregister_from = [\"127.0.0.2\", \"64.0.0.0/2\", \"::/64\"]",
+        &[
+            "4:18 warning [epmd] register_from: 127.0.0.2/32 has loopback in it: this host may register anyway (write the addresses",
+            "4:31 warning [epmd] register_from: 64.0.0.0/2 has loopback in it",
+            "4:45 warning [epmd] register_from: ::/64 has loopback in it",
+        ],
+    ),
+    (
+        "[epmd]\nregister_from = [\"127.0.0.6\"]\nself = \"none\"",
+        &[
+            "4:18 warning [epmd] register_from: 127.0.0.6/32 has loopback in it: whoever reaches epmd through another relay of this host could register",
+        ],
+    ),
+    ("[epmd]\nregister_from = [\"172.17.0.0/16\"]\nbackend = \"127.0.0.1\"", &[]),
+    (
+        "[epmd]\nlisten = []\nregister_from = [\"172.17.0.0/16\"]\nrelaxed_command_check = false\n[dist]\nports = 5210",
+        &[
+            "5:17 warning [epmd] register_from: has no effect: [epmd] listen is empty, so that epmd is not served (take it out)",
+            "6:25 warning [epmd] relaxed_command_check: has no effect: [epmd] listen is empty",
+        ],
+    ),
+    ("[epmd]\nlisten = [\"x\"]\nregister_from = [\"172.17.0.0/16\"]", &["4:11 error [epmd] listen: \"x\""]),
+    ("[epmd]\nlisten = [5]\nrelaxed_command_check = true", &["4:11 error [epmd] listen: each element"]),
+    (
+        "[epmd]\nrelaxed_command_check = \"true\"",
+        &[
+            "4:25 error [epmd] relaxed_command_check: must be true or false, is a string (write it without quotes: true)",
+        ],
+    ),
+    (
+        "[epmd]\nrelaxed_command_check = \"yes\"",
+        &["must be true or false, is a string (write true or false, without quotes)"],
+    ),
+    (
+        "[epmd]\nregister_from = [\"128.0.0.0/7\", \"10.0.0.0/8\", \"2000::/15\", \"2001::/16\"]",
+        &[
+            "4:18 warning [epmd] register_from: 128.0.0.0/7 is wide: whoever reaches epmd from there could register names (write the network that is meant",
+            "4:47 warning [epmd] register_from: 2000::/15 is wide",
+        ],
+    ),
+    (
+        "deny = [\"198.51.100.0/24\"]\n[epmd]\nregister_from = [\"198.51.100.7\", \"198.51.0.0/16\", \"::ffff:198.51.100.128/121\"]",
+        &[
+            "5:18 warning [epmd] register_from: 198.51.100.7/32 can never match: 198.51.100.0/24 is denied (line 3) (take one of the two away)",
+            "5:51 warning [epmd] register_from: 198.51.100.128/25 can never match",
+        ],
+    ),
+    (
+        "[epmd]\nlisten = [\"127.0.0.1\", \"[::1]:4370\"]",
+        &[
+            "4:10 warning [epmd] listen: has only loopback, so that none of those who are let in can reach epmd (add where they",
+        ],
+    ),
+    ("[epmd]\nlisten = [\"127.0.0.1\", \"192.0.2.1\"]", &[]),
+    ("[epmd]\nlisten = [\"127.0.0.1\"]\n[[peer]]\nname = \"relay\"\naddresses = [\"127.0.0.9\"]", &[]),
+    (
+        "[epmd]\nrelaxed_command_check = 1",
+        &["4:25 error [epmd] relaxed_command_check: must be true or false, is an integer"],
+    ),
+    (
+        "[epmd]\nbackend = \"127.0.0.1\"\nrelaxed_command_check = true",
+        &[
+            "5:25 warning [epmd] relaxed_command_check: has no effect: the epmd at 127.0.0.1:4369 decides that itself (take it out, and start that epmd with -relaxed_command_check or without)",
+        ],
+    ),
+    (
+        "[epmd]\nbackend = \"127.0.0.1\"\n[limits]\nnames = 5",
+        &["6:9 warning [limits] names: has no effect: the epmd at 127.0.0.1:4369 has a limit of its own"],
+    ),
+    ("[limits]\nnames = 0", &["4:9 error [limits] names: must be at least 1, is 0"]),
+    (
+        "[limits]\nnames = 101\nconnections = 100",
+        &["4:9 warning [limits] names: 101 is more than connections (100), of which each name takes one"],
+    ),
+    ("[limits]\nconnections = 100\nreserve = 10", &[]),
+];
+
+const MISTAKES_IN_SELF: &Mistakes = &[
+    (
+        "[epmd]\nself = \"127.0.0.1\"\n[dist]\nself = \"*\"",
+        &[
+            "4:8 error [epmd] self: must be \"all\", \"none\" or a list of addresses, is \"127.0.0.1\" (write a list: [\"127.0.0.1\"])",
+            "6:8 error [dist] self: must be \"all\", \"none\" or a list of addresses, is \"*\" (write \"all\")",
+        ],
+    ),
+    (
+        "[epmd]\nself = true\n[dist]\nself = [1]",
+        &[
+            "4:8 error [epmd] self: must be \"all\", \"none\" or a list of addresses, is a boolean",
+            "6:9 error [dist] self: each element must be a string, this one is an integer",
+        ],
+    ),
+    (
+        "[epmd]\nself = [\"*\", \"all\", \"127.0.0.1:4369\", \"h1\", \"127.0.0.1\", \"::ffff:127.0.0.1\"]",
+        &[
+            "4:9 error [epmd] self: \"*\" is not one address (write self = \"all\", without brackets",
+            "4:14 error [epmd] self: \"all\" cannot be in a list with addresses",
+            "4:21 error [epmd] self: \"127.0.0.1:4369\" has a port (it counts for every port there: leave it out)",
+            "4:39 error [epmd] self: \"h1\" is no IP address",
+            "4:58 error [epmd] self: \"::ffff:127.0.0.1\" is in the list twice",
+        ],
+    ),
+    (
+        "[epmd]\nlisten = [\"192.0.2.1\"]\nself = [\"127.0.0.1\", \"::1\", \"127.0.1.1\", \"192.0.2.1\", \"192.0.2.9\"]",
+        &[
+            "5:55 warning [epmd] self: 192.0.2.9 is not in [epmd] listen: it counts only if a name of this host leads there (list it in listen too, or take it out here)",
+        ],
+    ),
+    ("[epmd]\nself = [\"127.0.0.1\", \"192.0.2.9\"]", &[]),
+    (
+        "[epmd]\nbackend = \"127.0.0.1\"\nself = [\"127.0.0.1\", \"127.0.1.1\"]",
+        &[
+            "5:9 warning [epmd] self: 127.0.0.1 has no effect: epmd listens there, and not the guard (take it out)",
+        ],
+    ),
+    (
+        "[epmd]\nbackend = \"127.0.0.1:4370\"\nlisten = [\"127.0.0.1\"]\nself = [\"127.0.0.1\"]\n[dist]\nports = []",
+        &[],
+    ),
+    (
+        "[dist]\nlisten = [\"192.0.2.1\"]\nself = [\"::1\", \"192.0.2.1\", \"192.0.2.2\"]",
+        &[
+            "5:9 warning [dist] self: ::1 has no effect: the node listens there, and not the guard",
+            "5:29 warning [dist] self: 192.0.2.2 is not in [dist] listen",
+        ],
+    ),
+    ("[epmd]\nlisten = [\"x\"]\nself = [\"127.0.0.1\", \"192.0.2.9\"]", &["4:11 error [epmd] listen: \"x\""]),
+    (
+        "[epmd]\nself = \"none\"",
+        &[
+            "4:8 warning [epmd] self: leaves out 127.0.0.1 and ::1, where nodes register, and [epmd] register_from is empty: no node could register (write self = [\"127.0.0.1\", \"::1\"]",
+        ],
+    ),
+    ("[epmd]\nself = []", &["4:8 warning [epmd] self: leaves out 127.0.0.1 and ::1"]),
+    ("[epmd]\nself = [\"192.0.2.9\"]", &["4:8 warning [epmd] self: leaves out 127.0.0.1 and ::1"]),
+    ("[epmd]\nself = [\"::1\"]", &[]),
+    ("[epmd]\nself = \"none\"\nregister_from = [\"172.17.0.0/16\"]", &[]),
+    ("[epmd]\nself = \"none\"\nbackend = \"127.0.0.1\"", &[]),
+    ("[epmd]\nself = \"none\"\nlisten = []\n[dist]\nports = 5210", &[]),
+    ("[dist]\nself = \"none\"", &[]),
 ];
 
 #[test]
 fn mistakes_in_epmd_are_found() {
     each_yields(MISTAKES_IN_EPMD);
+    each_yields(MISTAKES_IN_REGISTERING);
+    each_yields(MISTAKES_IN_SELF);
 }
 
 const MISTAKES_IN_DIST: &Mistakes = &[
@@ -396,14 +583,14 @@ const MISTAKES_IN_DIST: &Mistakes = &[
         &["4:16 error [dist] listen: 127.0.0.1 is in [dist] backend too: the guard would dial itself"],
     ),
     (
-        "[epmd]\nlisten = [\"127.0.0.1:4370\"]",
+        "[epmd]\nlisten = [\"127.0.0.1:4370\"]\nbackend = \"127.0.0.1\"",
         &[
             "- error [dist] listen: 127.0.0.1 is in [dist] backend too: the guard would dial itself (it is taken over from [epmd] listen: write [dist] listen too, or ports = [])",
         ],
     ),
-    ("[epmd]\nlisten = [\"127.0.0.1:4370\"]\n[dist]\nports = []", &[]),
+    ("[epmd]\nlisten = [\"127.0.0.1:4370\"]\nbackend = \"127.0.0.1\"\n[dist]\nports = []", &[]),
     (
-        "[epmd]\nlisten = [\"127.0.0.1:4370\"]\n[dist]\nports = 1",
+        "[epmd]\nlisten = [\"127.0.0.1:4370\"]\nbackend = \"127.0.0.1\"\n[dist]\nports = 1",
         &["- error [dist] listen: 127.0.0.1 is in [dist] backend too"],
     ),
 ];
@@ -548,9 +735,48 @@ const MISTAKES_IN_PEERS: &Mistakes = &[
     ("[[peer]]\nname = \"h2\"\naddresses = [\"192.0.2.0/24\", \"192.0.2.2\"]", &[]),
 ];
 
+const MISTAKES_IN_MAY_REACH: &Mistakes = &[
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nmay_reach = \"*\"",
+        &["6:13 error [[peer]] may_reach: must be a list of strings, is a string (write a list: [\"*\"])"],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nmay_reach = [\"ejabberd@h1\", \"\", \"a b\"]",
+        &[
+            "6:14 error [[peer]] h2 may_reach: \"ejabberd@h1\" has an @: epmd knows only the part",
+            "6:29 error [[peer]] h2 may_reach: \"\" is empty",
+            "6:33 error [[peer]] h2 may_reach: \"a b\" can match no name",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nmay_reach = [\"!web-9\"]",
+        &[
+            "6:13 warning [[peer]] h2 may_reach: has exclusions only, so that this peer reaches no node (add \"*\" for every name that is not excluded)",
+        ],
+    ),
+    (
+        "[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nmay_reach = []",
+        &[
+            "6:13 warning [[peer]] h2 may_reach: is empty, so that this peer reaches no node (leave the key out for every name; who is to reach nothing stands in [cluster] deny)",
+        ],
+    ),
+    (
+        "[[peer]]\naddresses = [\"h2\"]\nmay_reach = [\"x@y\"]",
+        &["3:1 error [[peer]]: has no name", "5:14 error [[peer]] may_reach: \"x@y\" has an @"],
+    ),
+    (
+        "[epmd]\nlisten = []\n[dist]\nports = 5210\n[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nmay_reach = [\"a\"]",
+        &[
+            "10:13 warning [[peer]] h2 may_reach: no node's name is known without epmd, so that this peer reaches none (leave the key out",
+        ],
+    ),
+    ("[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nmay_reach = [\"*\", \"!web-9\"]", &[]),
+];
+
 #[test]
 fn mistakes_in_peers_are_found() {
     each_yields(MISTAKES_IN_PEERS);
+    each_yields(MISTAKES_IN_MAY_REACH);
     assert_eq!(listed("[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]"), [""; 0], "allow may be empty");
     let longest = format!("[[peer]]\nname = \"{}\"\naddresses = [\"h2\"]", "n".repeat(63));
     assert_eq!(listed(&longest), [""; 0]);
@@ -613,12 +839,21 @@ const MISTAKES_IN_ADMIN: &Mistakes = &[
         &["4:26 error [admin] listen: \"[::ffff:127.0.0.1]:1\" is in the list twice"],
     ),
     (
-        "[epmd]\nlisten = [\"127.0.1.1\"]\n[admin]\nlisten = [\"127.0.0.1:4369\", \"127.0.1.1:4369\"]",
+        "[epmd]\nlisten = [\"127.0.1.1\"]\nbackend = \"127.0.0.1\"\n[admin]\nlisten = [\"127.0.0.1:4369\", \"127.0.1.1:4369\"]",
         &[
-            "6:11 error [admin] listen: 127.0.0.1:4369 is [epmd] backend too (write another port)",
-            "6:29 error [admin] listen: 127.0.1.1:4369 is in [epmd] listen too",
+            "7:11 error [admin] listen: 127.0.0.1:4369 is [epmd] backend too (write another port)",
+            "7:29 error [admin] listen: 127.0.1.1:4369 is in [epmd] listen too",
         ],
     ),
+    (
+        "[epmd]\nlisten = [\"192.0.2.1:4370\"]\n[admin]\nlisten = [\"127.0.0.1:4370\", \"[::1]:4370\", \"127.0.0.2:4370\", \"[::1]:4369\"]",
+        &[
+            "6:11 error [admin] listen: 127.0.0.1:4370 is where the embedded epmd listens too (write another port)",
+            "6:29 error [admin] listen: [::1]:4370 is where the embedded epmd listens too",
+        ],
+    ),
+    ("[epmd]\nself = [\"::1\"]\n[admin]\nlisten = [\"127.0.0.1:4369\"]", &[]),
+    ("[epmd]\nlisten = []\n[dist]\nports = 5210\n[admin]\nlisten = [\"127.0.0.1:4369\"]", &[]),
     ("[admin]\nreload_may_cut = -1", &["4:18 error [admin] reload_may_cut: must be at least 0, is -1"]),
     (
         "[admin]\nreload_may_cut = 4294967296",

@@ -35,8 +35,9 @@ fn full() -> String {
     let examples = [
         include_str!("../../config/examples/front.toml"),
         include_str!("../../config/examples/single-port.toml"),
+        include_str!("../../config/examples/embedded.toml"),
     ];
-    [uncommented(|_, _| true).as_str(), examples[0], examples[1]].join("\n")
+    [uncommented(|_, _| true).as_str(), examples[0], examples[1], examples[2]].join("\n")
 }
 
 proptest! {
@@ -62,11 +63,12 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(section in 0usize..7, key in 0usize..14, value in "[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
+    fn no_value_makes_it_panic(section in 0usize..7, key in 0usize..18, value in "true|false|[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
         let sections = ["[cluster]", "[[peer]]", "[epmd]", "[dist]", "[limits]", "[admin]", "[log]"];
         let keys = [
             "allow", "listen", "backend", "ports", "connections", "request_timeout", "level", "resolve_every",
-            "name", "addresses", "names", "range", "outside", "socket",
+            "name", "addresses", "names", "range", "outside", "socket", "register_from",
+            "relaxed_command_check", "self", "may_reach",
         ];
         survives(&format!("{}\n{} = {value}\n", sections[section], keys[key]));
     }

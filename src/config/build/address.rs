@@ -1,25 +1,38 @@
 //! Addresses to listen at and to dial.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 use super::Key;
 use crate::config::ListenOn;
 use crate::config::problem::Problem;
 use crate::config::schema::Word;
 use crate::config::text::quoted;
+use crate::policy::Target;
 
 /// Why a text is no such address.
 #[derive(Debug)]
 pub(super) struct Fault {
     /// What is wrong, as it follows the quoted text.
-    why: &'static str,
+    why: Cow<'static, str>,
     help: Option<&'static str>,
 }
 
 impl Fault {
     pub(super) const fn new(why: &'static str, help: &'static str) -> Self {
-        Self { why, help: Some(help) }
+        Self { why: Cow::Borrowed(why), help: Some(help) }
+    }
+
+    /// A fault about which `why` says all.
+    pub(super) fn told(why: impl fmt::Display) -> Self {
+        Self { why: Cow::Owned(why.to_string()), help: None }
+    }
+
+    const fn bare(why: &'static str) -> Self {
+        Self { why: Cow::Borrowed(why), help: None }
     }
 
     /// The problem that it is at `word`.
@@ -31,7 +44,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.why)
+        f.write_str(&self.why)
     }
 }
 
@@ -82,6 +95,39 @@ pub(super) fn loopback(text: &str) -> Result<SocketAddr, Fault> {
     }
 }
 
+/// One of the addresses that are listened at.
+pub(super) fn listener(text: &str) -> Result<IpAddr, Fault> {
+    const ALL: Fault =
+        Fault::new("is not one address", "write self = \"all\", without brackets, for all of them");
+    if text == "*" || text.starts_with("*:") {
+        return Err(ALL);
+    }
+    if ["all", "none"].contains(&text) {
+        return Err(Fault::new("cannot be in a list with addresses", "write it alone, without brackets"));
+    }
+    match split(text)? {
+        (ip, _) if ip.is_unspecified() => Err(ALL),
+        (_, Some(_)) => Err(Fault::new("has a port", "it counts for every port there: leave it out")),
+        (ip, None) => Ok(ip),
+    }
+}
+
+/// A network, or one address as its longest prefix; never everybody.
+pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
+    match text.parse::<Target>() {
+        Ok(Target::Net(net)) if net.prefix_len() > 0 => Ok(net),
+        Ok(Target::Net(_)) => Err(Fault::new(
+            "is everybody: whoever reaches epmd could register names",
+            "write the network that is meant, such as \"172.17.0.0/16\"",
+        )),
+        Ok(Target::Host(_)) => Err(Fault::new(
+            "is a host name, and a resolver's answer is too little to register names by",
+            "write addresses or networks",
+        )),
+        Err(fault) => Err(Fault::told(fault)),
+    }
+}
+
 /// An address with IPv4-mapped IPv6 folded, and the port if there is one.
 fn split(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
     if text.contains('%') {
@@ -103,7 +149,7 @@ fn split(text: &str) -> Result<(IpAddr, Option<u16>), Fault> {
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), false),
     };
     if ip.is_multicast() || broadcast {
-        return Err(Fault { why: "is no address of one host: it is multicast or broadcast", help: None });
+        return Err(Fault::bare("is no address of one host: it is multicast or broadcast"));
     }
     if link_local {
         return Err(Fault::new(
@@ -123,7 +169,7 @@ fn behind_colon(text: &str) -> Result<u16, Fault> {
     text.parse().ok().filter(|_| digits).map_or(Err(PORT), nonzero)
 }
 
-const PORT: Fault = Fault { why: "has no possible port: ports go from 1 to 65535", help: None };
+const PORT: Fault = Fault::bare("has no possible port: ports go from 1 to 65535");
 
 fn no_address(text: &str) -> Fault {
     let bare = |host: &str| host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
@@ -131,7 +177,7 @@ fn no_address(text: &str) -> Fault {
         return PORT;
     }
     if text.is_empty() {
-        return Fault { why: "is empty", help: None };
+        return Fault::bare("is empty");
     }
     if bare(text) {
         return Fault::new("has brackets but no port", "write 2001:db8::1 or [2001:db8::1]:4369");
@@ -159,6 +205,15 @@ mod tests {
             assert_eq!(listen(text).unwrap(), expected, "{text}");
         }
         assert_eq!(loopback("[::ffff:127.0.0.2]:1").unwrap().to_string(), "127.0.0.2:1");
+        assert_eq!(listener("::ffff:192.0.2.1").unwrap().to_string(), "192.0.2.1");
+        for (text, net) in [
+            ("172.17.0.0/16", "172.17.0.0/16"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("2001:db8::/32", "2001:db8::/32"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), net);
+        }
         assert_eq!(dial("127.0.0.1:4369").unwrap(), ("127.0.0.1".parse().unwrap(), Some(4369)));
     }
 
@@ -194,6 +249,30 @@ mod tests {
         }
         for text in ["*", "*:9568", "0.0.0.0:9568", "[::]:9568", "192.0.2.1", "[2001:db8::1]:9568"] {
             assert!(loopback(text).unwrap_err().why.starts_with("is not loopback"), "{text}");
+        }
+        for (text, why) in [
+            ("*", "is not one address"),
+            ("[::]:4369", "is not one address"),
+            ("0.0.0.0", "is not one address"),
+            ("all", "cannot be in a list"),
+            ("none", "cannot be in a list"),
+            ("127.0.0.1:4369", "has a port"),
+            ("h2", "is no IP address"),
+            ("fe80::1", "is link-local"),
+        ] {
+            assert!(listener(text).unwrap_err().why.starts_with(why), "{text}");
+        }
+        for (text, why) in [
+            ("0.0.0.0/0", "is everybody"),
+            ("::/0", "is everybody"),
+            ("::ffff:0.0.0.0/96", "is everybody"),
+            ("h2.example.net", "is a host name"),
+            ("192.0.2.7/24", "has bits set behind its prefix: write 192.0.2.0/24"),
+            ("192.0.2.300", "is no IP address"),
+            ("fe80::1%eth0", "has a zone id"),
+            ("", "is empty"),
+        ] {
+            assert!(network(text).unwrap_err().why.starts_with(why), "{text}");
         }
         for text in ["127.0.0.1", "::1"] {
             assert_eq!(loopback(text).unwrap_err().why, "has no port", "{text}");

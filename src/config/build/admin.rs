@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::limits::count;
-use super::{Key, address, each};
+use super::{Key, LOOPBACKS, address, each};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Word, WrittenAdmin};
 use crate::config::text::quoted;
-use crate::config::{Admin, Epmd, ListenOn};
+use crate::config::{Admin, Epmd, EpmdBackend, ListenOn};
 
 const SOCKET: Key = Key("admin", "socket");
 const GROUP: Key = Key("admin", "group");
@@ -94,11 +94,21 @@ fn group(word: &Word<'_>, problems: &mut Problems) -> Option<String> {
 
 /// What of epmd's stands at the same address and port.
 fn taken(addr: SocketAddr, epmd: &Epmd) -> Option<&'static str> {
-    if epmd.backend == addr {
+    if epmd.backend.addr() == Some(addr) {
         Some("[epmd] backend")
     } else if epmd.listen.contains(&(ListenOn::Ip(addr.ip()), addr.port())) {
         Some("in [epmd] listen")
+    } else if is_embedded_epmds(addr, epmd) {
+        Some("where the embedded epmd listens")
     } else {
         None
     }
+}
+
+/// Nodes register at 127.0.0.1 and ::1, wherever peers ask.
+fn is_embedded_epmds(addr: SocketAddr, epmd: &Epmd) -> bool {
+    epmd.backend == EpmdBackend::Embedded
+        && LOOPBACKS.contains(&addr.ip())
+        && epmd.self_at.covers(addr.ip())
+        && epmd.listen.iter().any(|(_, port)| *port == addr.port())
 }

@@ -138,22 +138,10 @@ fn report_never_matching<'r>(
     peers: &Peers,
     problems: &mut Problems,
 ) {
-    let mut nets: Vec<(IpNet, u32)> = deny
-        .iter()
-        .filter_map(|(rule, _)| match &rule.target {
-            Target::Net(net) => Some((*net, rule.line)),
-            Target::Host(_) => None,
-        })
-        .collect();
-    // By first address, and the wider one first, a network comes after all that cover it; with the
-    // covered ones gone at most one network can cover an address, and the search finds it.
-    nets.sort_unstable_by_key(|(net, _)| (net.network(), net.prefix_len()));
-    nets.dedup_by(|(inner, _), (outer, _)| outer.contains(&*inner));
+    let denied = Denied::new(deny.iter().map(|(rule, _)| rule));
     for (rule, span) in allow {
         let Target::Net(net) = &rule.target else { continue };
-        let after = nets.partition_point(|(outer, _)| outer.network() <= net.network());
-        let candidate = after.checked_sub(1).and_then(|at| nets.get(at));
-        if let Some((outer, line)) = candidate.filter(|(outer, _)| outer.contains(net)) {
+        if let Some((outer, line)) = denied.covering(net) {
             let source = rule.peer.map_or_else(|| source(rule), |id| peers.key(id).to_string());
             let message =
                 format!("{source}: {} can never match: {outer} is denied (line {line})", rule.target);
@@ -166,5 +154,34 @@ fn report_never_matching<'r>(
                 None => problem,
             });
         }
+    }
+}
+
+/// The networks of `deny`, to look up what one of them covers wholly.
+#[derive(Debug)]
+pub(super) struct Denied(Vec<(IpNet, u32)>);
+
+impl Denied {
+    /// Of all rules those of `deny`.
+    pub(super) fn new<'r>(rules: impl Iterator<Item = &'r Rule>) -> Self {
+        let mut nets: Vec<(IpNet, u32)> = rules
+            .filter(|rule| rule.list == List::Deny)
+            .filter_map(|rule| match &rule.target {
+                Target::Net(net) => Some((*net, rule.line)),
+                Target::Host(_) => None,
+            })
+            .collect();
+        // By first address, and the wider one first, a network comes after all that cover it; with the
+        // covered ones gone at most one network can cover an address, and the search finds it.
+        nets.sort_unstable_by_key(|(net, _)| (net.network(), net.prefix_len()));
+        nets.dedup_by(|(inner, _), (outer, _)| outer.contains(&*inner));
+        Self(nets)
+    }
+
+    /// The one that covers `net`, and its line.
+    pub(super) fn covering(&self, net: &IpNet) -> Option<(IpNet, u32)> {
+        let after = self.0.partition_point(|(outer, _)| outer.network() <= net.network());
+        let candidate = after.checked_sub(1).and_then(|at| self.0.get(at)).copied();
+        candidate.filter(|(outer, _)| outer.contains(net))
     }
 }

@@ -1,19 +1,21 @@
 //! `[dist]`
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 
 use super::address::Fault;
 use super::epmd::report_open_backend;
-use super::{Key, address, each, line_of};
+use super::names::{self, Nothing};
+use super::self_at::{self, Listeners};
+use super::{Key, LOOPBACKS, address, each};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Ports, Words, WrittenDist};
-use crate::config::text::{LineCounter, quoted};
-use crate::config::{Admin, Dist, Epmd, ListenOn, PortSet, PortSetFault};
-use crate::policy::{DistRules, NamePatterns, Pattern, PortRule};
+use crate::config::text::LineCounter;
+use crate::config::{Admin, Dist, Epmd, EpmdBackend, ListenOn, PortSet, PortSetFault};
+use crate::policy::{DistRules, NamePatterns, PortRule, SelfAt};
 use crate::proto::epmd::DEFAULT_PORT;
 
 const LISTEN: Key = Key("dist", "listen");
@@ -22,6 +24,7 @@ const NAMES: Key = Key("dist", "names");
 const RANGE: Key = Key("dist", "range");
 const OUTSIDE: Key = Key("dist", "outside");
 const BACKEND: Key = Key("dist", "backend");
+const SELF: Key = Key("dist", "self");
 
 /// What `range` is when it is left out: all but the ports that only root may take.
 const DEFAULT_RANGE: RangeInclusive<u16> = 1024..=u16::MAX;
@@ -55,15 +58,36 @@ pub(super) fn build(
         Some(words) => listen(words, problems),
     };
     let backend = match &written.backend {
-        None => vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)],
+        None => LOOPBACKS.to_vec(),
         Some(words) => backend(words, problems),
     };
     // Without ports no address is ever listened at.
     if !rules.ports.is_empty() {
         let elsewhere = written.backend.as_ref().or(written.listen.as_ref()).map(Spanned::span);
-        report_dialling_itself(elsewhere, &listen, &backend, problems);
+        let asked_there = |ip: &IpAddr| beside.epmd.backend == EpmdBackend::Embedded && ip.is_loopback();
+        let dialled: Vec<&Placed> = listen
+            .iter()
+            // The embedded epmd may serve loopback, and no node's port is opened where the nodes are.
+            .filter(|(on, span)| span.is_some() || !on.ip().as_ref().is_some_and(asked_there))
+            .collect();
+        report_dialling_itself(elsewhere, &dialled, &backend, problems);
     }
-    Dist { listen: listen.into_iter().map(|(on, _)| on).collect(), rules, backend }
+    let listen: Vec<ListenOn> = listen.into_iter().map(|(on, _)| on).collect();
+    let self_at = self_at(written, &listen, beside, problems);
+    Dist { listen, rules, backend, self_at }
+}
+
+/// Where this host is known at epmd it is known at the nodes' ports too.
+fn self_at(
+    written: &WrittenDist<'_>,
+    listen: &[ListenOn],
+    beside: Beside<'_>,
+    problems: &mut Problems,
+) -> SelfAt {
+    let Some(written_self) = &written.self_at else { return beside.epmd.self_at.clone() };
+    let is_broken = written.listen.as_ref().is_some_and(|words| problems.has_error_within(&words.span()));
+    let listeners = Listeners { listen: listen.to_vec(), behind: Some("the node"), is_broken };
+    self_at::build(SELF, written_self, &listeners, problems)
 }
 
 /// Where peers reach epmd they reach the nodes too.
@@ -107,11 +131,11 @@ fn backend(words: &Words<'_>, problems: &mut Problems) -> Vec<IpAddr> {
 
 fn report_dialling_itself(
     elsewhere: Option<Range<usize>>,
-    listen: &[Placed],
+    listen: &[&Placed],
     backend: &[IpAddr],
     problems: &mut Problems,
 ) {
-    for (on, span) in listen {
+    for (on, span) in listen.iter().copied() {
         let ListenOn::Ip(ip) = on else { continue };
         if backend.contains(ip) {
             let message = format!("{LISTEN}: {ip} is in [dist] backend too: the guard would dial itself");
@@ -225,28 +249,15 @@ fn names(
     lines: &mut LineCounter<'_>,
     problems: &mut Problems,
 ) -> NamePatterns {
-    let mut patterns = Vec::with_capacity(words.get_ref().len());
-    for word in words.get_ref() {
-        match word.get_ref().parse::<Pattern>() {
-            Ok(pattern) => patterns.push((pattern, line_of(lines, word.span().start))),
-            Err(fault) => {
-                let message = format!("{NAMES}: {} {fault}", quoted(word.get_ref()));
-                problems.push(Problem::error(word.span(), message));
-            }
-        }
-    }
-    let includes_nothing = words.get_ref().iter().all(|word| word.get_ref().starts_with('!'));
-    let counts = matches!(ports, PortRule::Registered { .. });
-    if counts && includes_nothing && !problems.has_error_within(&words.span()) {
-        let (what, help) = if words.get_ref().is_empty() {
-            ("is empty", "write names = [\"*\"] for every name, or leave the key out for the default")
-        } else {
-            ("has exclusions only", "add \"*\" for every name that is not excluded")
+    let patterns = names::patterns(&NAMES, words, lines, problems);
+    if let PortRule::Registered { .. } = ports {
+        let means = Nothing {
+            effect: "so that no name gets a port",
+            when_empty: "write names = [\"*\"] for every name, or leave the key out for the default",
         };
-        let message = format!("{NAMES}: {what}, so that no name gets a port");
-        problems.push(Problem::warning(words.span(), message).with_help(help));
+        names::report_nothing(&NAMES, words, means, problems);
     }
-    NamePatterns::new(patterns)
+    patterns
 }
 
 /// Whose a port is that is no node's.
@@ -265,7 +276,8 @@ pub(in crate::config) fn own_ports(epmd: &Epmd, admin: &Admin) -> PortSet {
 impl Beside<'_> {
     fn owned(self) -> impl Iterator<Item = (u16, Owner)> {
         let listen = self.epmd.listen.iter().map(|(_, port)| (*port, Owner::EpmdListen));
-        let epmd = [self.epmd.backend.port(), DEFAULT_PORT].map(|port| (port, Owner::Epmd));
+        let behind = self.epmd.backend.addr().map(|addr| addr.port());
+        let epmd = behind.into_iter().chain([DEFAULT_PORT]).map(|port| (port, Owner::Epmd));
         let admin = self.admin.listen.iter().map(|addr| (addr.port(), Owner::AdminListen));
         listen.chain(epmd).chain(admin)
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::{Key, SECOND_TO_DAY, Span, duration};
-use crate::config::Limits;
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::WrittenLimits;
+use crate::config::{Epmd, EpmdBackend, Limits};
 
 const QUICK: Span =
     Span { least: Duration::from_millis(100), most: Duration::from_secs(60), shown: "100ms to 60s" };
 
-pub(super) fn build(written: &WrittenLimits<'_>, problems: &mut Problems) -> Limits {
+pub(super) fn build(written: &WrittenLimits<'_>, epmd: &Epmd, problems: &mut Problems) -> Limits {
     let at = |name| Key("limits", name);
     let connections = written.connections.as_ref().and_then(|value| {
         let number = Spanned::new(value.span(), (*value.get_ref())?);
@@ -25,6 +25,7 @@ pub(super) fn build(written: &WrittenLimits<'_>, problems: &mut Problems) -> Lim
     let reserve = number("reserve", &written.reserve, 0, 64);
     let per_address = number("per_address", &written.per_address, 1, 512);
     let per_subnet = number("per_subnet", &written.per_subnet, 1, 2048);
+    let names = number("names", &written.names, 1, 16_384);
     let mut time = |name, written: &Option<_>, bounds, default| {
         duration(at(name), written.as_ref(), bounds, problems).unwrap_or(default)
     };
@@ -33,6 +34,7 @@ pub(super) fn build(written: &WrittenLimits<'_>, problems: &mut Problems) -> Lim
         reserve,
         per_address,
         per_subnet,
+        names,
         request_timeout: time("request_timeout", &written.request_timeout, QUICK, Duration::from_secs(5)),
         backend_timeout: time("backend_timeout", &written.backend_timeout, QUICK, Duration::from_secs(5)),
         half_close_timeout: time(
@@ -43,6 +45,7 @@ pub(super) fn build(written: &WrittenLimits<'_>, problems: &mut Problems) -> Lim
         ),
     };
     report_disagreement(written, &limits, problems);
+    report_names(written, &limits, epmd, problems);
     limits
 }
 
@@ -87,4 +90,23 @@ fn report_disagreement(written: &WrittenLimits<'_>, limits: &Limits, problems: &
         );
         problems.push(Problem::warning(span, message));
     }
+}
+
+fn report_names(written: &WrittenLimits<'_>, limits: &Limits, epmd: &Epmd, problems: &mut Problems) {
+    let Some(span) = written.names.as_ref().map(Spanned::span) else { return };
+    let problem = match (epmd.backend, limits.connections) {
+        (EpmdBackend::At(addr), _) => {
+            let message = format!("[limits] names: has no effect: the epmd at {addr} has a limit of its own");
+            Problem::warning(span, message).with_help("take it out")
+        }
+        (EpmdBackend::Embedded, Some(connections)) if limits.names > connections => {
+            let message = format!(
+                "[limits] names: {} is more than connections ({connections}), of which each name takes one",
+                limits.names
+            );
+            Problem::warning(span, message)
+        }
+        (EpmdBackend::Embedded, _) => return,
+    };
+    problems.push(problem);
 }

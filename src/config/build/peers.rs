@@ -6,11 +6,12 @@ use std::fmt;
 
 use super::cluster::Placed;
 use super::line_of;
+use super::names::{self, Nothing};
 use crate::config::Peer;
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Word, Words, WrittenPeer};
 use crate::config::text::{LineCounter, quoted};
-use crate::policy::{List, PeerId, Rule, Target};
+use crate::policy::{List, PeerId, Reach, Rule, Target};
 
 /// Metrics and `status` have a line for each peer, and a [`PeerId`] has 16 bits.
 const MOST: usize = 1000;
@@ -26,14 +27,17 @@ pub(super) struct Peers {
     pub(super) rules: Vec<Placed>,
 }
 
-/// `addresses` of one peer, as messages call it. A peer whose name is broken has none.
-pub(super) struct AddressesOf<'n>(pub(super) &'n str);
+/// A key of one peer, as messages call it. A peer whose name is broken has none.
+pub(super) struct KeyOf<'n> {
+    pub(super) peer: &'n str,
+    pub(super) key: &'static str,
+}
 
-impl fmt::Display for AddressesOf<'_> {
+impl fmt::Display for KeyOf<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            "" => f.write_str("[[peer]] addresses"),
-            name => write!(f, "[[peer]] {name} addresses"),
+        match self.peer {
+            "" => write!(f, "[[peer]] {}", self.key),
+            name => write!(f, "[[peer]] {name} {}", self.key),
         }
     }
 }
@@ -69,11 +73,12 @@ pub(super) fn build(
         }
         // Also without a name, so that what is wrong with its addresses comes at once.
         let name = named.map_or("", |(_, name)| name).to_owned();
-        reader.peers.list.push(Peer { name, line });
+        reader.peers.list.push(Peer { name, line, may_reach: Reach::default() });
         if let Some(words) = &written.addresses {
             reader.addresses(words, id);
         }
     }
+    reader.read_reach(written);
     reader.peers
 }
 
@@ -104,12 +109,27 @@ impl Peers {
     }
 
     /// What messages call the addresses of the peer of an id in `rules`.
-    pub(super) fn key(&self, id: PeerId) -> AddressesOf<'_> {
-        AddressesOf(self.get(id).map_or("", |peer| &peer.name))
+    pub(super) fn key(&self, id: PeerId) -> KeyOf<'_> {
+        KeyOf { peer: self.get(id).map_or("", |peer| &peer.name), key: "addresses" }
     }
 }
 
 impl Reader<'_, '_> {
+    /// What each peer may reach. Once for all of them, since lines are found in the order of the file.
+    fn read_reach(&mut self, written: &[WrittenPeer<'_>]) {
+        let means = Nothing {
+            effect: "so that this peer reaches no node",
+            when_empty: "leave the key out for every name; who is to reach nothing stands in [cluster] deny",
+        };
+        for (peer, written) in self.peers.list.iter_mut().zip(written) {
+            let Some(words) = &written.may_reach else { continue };
+            let key = KeyOf { peer: &peer.name, key: "may_reach" };
+            let patterns = names::patterns(&key, words, self.lines, self.problems);
+            names::report_nothing(&key, words, means, self.problems);
+            peer.may_reach = Reach(Some(patterns));
+        }
+    }
+
     fn addresses(&mut self, words: &Words<'_>, id: PeerId) {
         for word in words.get_ref() {
             match self.address(word, id) {

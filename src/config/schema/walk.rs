@@ -7,7 +7,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::{Port, Ports, SECTIONS, Section, Word, Words};
+use super::{Port, Ports, SECTIONS, Section, Word, Words, WrittenSelf};
 use crate::config::problem::{Problem, Problems};
 use crate::config::text::quoted;
 
@@ -142,6 +142,31 @@ impl<'a, 'p> Keys<'a, 'p> {
             (None, None) => self.wrong(key, value, "a string or a list of strings", None).unwrap_or_default(),
         };
         Some(Spanned::new(value.span(), words))
+    }
+
+    /// Listeners: a word that means some of them, or a list of addresses.
+    pub(super) fn listeners(&mut self, key: &'static str) -> Option<WrittenSelf<'a>> {
+        let value = self.value(key)?;
+        match (value.get_ref().as_array(), word(value)) {
+            (Some(items), _) => {
+                Some(WrittenSelf::List(Spanned::new(value.span(), self.elements(key, items))))
+            }
+            (None, Some(word)) => Some(WrittenSelf::One(word)),
+            (None, None) => self.wrong(key, value, "\"all\", \"none\" or a list of addresses", None),
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<Spanned<bool>> {
+        let value = self.value(key)?;
+        if let DeValue::Boolean(truth) = value.get_ref() {
+            return Some(Spanned::new(value.span(), *truth));
+        }
+        let help = word(value).map(|text| match *text.get_ref() {
+            bare @ ("true" | "false") => format!("write it without quotes: {bare}"),
+            _ => "write true or false, without quotes".to_owned(),
+        });
+        self.wrong(key, value, "true or false", help)
     }
 
     /// Ports and ranges of them: a number, a string, or a list of these.
