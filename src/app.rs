@@ -1,22 +1,21 @@
 //! The composition root: a configuration becomes a running guard, and a running guard ends.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source};
 use crate::control::admin::{AdminSettings, Claim, serve};
 use crate::control::mesh::{Mesh, follow_mesh};
 use crate::control::{
-    Capacity, Console, ConsoleParts, Front, FrontChannels, FrontView, Notifier, ReloadParts, Reloader,
-    Resolver, Standing, explain_strangers,
+    Capacity, Console, ConsoleParts, Each, Front, FrontChannels, FrontView, Notifier, ReloadParts, Reloader,
+    Resolver, Standing, explain_strangers, tell_of_quiet_refusals,
 };
-use crate::session::{Context, Offers, Ports, Snapshot, Snapshots};
+use crate::policy::Caps;
+use crate::session::{Context, ContextParts, Habits, Offers, Ports, Snapshot, Snapshots};
 use crate::telemetry::{DroppedLines, LevelHandle};
 use crate::transport::activation::Inherited;
 
@@ -26,8 +25,6 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(1);
 const LAST_DOOR: Duration = Duration::from_millis(500);
 /// How long questions that are under way may take when the guard ends.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
-/// How often refusals that were not shown are counted out.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Refused addresses that wait for an explanation; more are dropped.
 const STRANGERS: usize = 16;
 /// Names that were looked up and wait for the front. All who may ask epmd at one time fit in.
@@ -76,14 +73,17 @@ impl Guard {
         let capacity = Capacity::raise();
         let admin =
             AdminSettings { claim, group: config.admin.group.clone(), listen: config.admin.listen.clone() };
-        let caps = capacity.caps(&config.limits);
+        let caps = capacity.caps(&config.limits, Each::Two);
         let snapshots = Snapshots::new(Snapshot::new(1, Arc::new(config)));
         let (strangers, refused) = mpsc::channel(STRANGERS);
         let (offers, known) = watch::channel(Offers::new());
         let (view, front) = watch::channel(FrontView::default());
         let (seen, sightings) = mpsc::channel(SIGHTINGS);
         let (orders, ordered) = mpsc::channel(1);
-        let context = Arc::new(Context::new(snapshots.clone(), caps, Ports { known, seen }, strangers));
+        let ports = Some(Ports { known, seen });
+        let habits = Habits::default();
+        let parts = ContextParts { snapshots: snapshots.clone(), caps, ports, strangers, habits };
+        let context = Arc::new(Context::new(parts));
         let mut helpers = JoinSet::new();
 
         let (resolver, names) = Resolver::new(snapshots.clone());
@@ -95,15 +95,8 @@ impl Guard {
 
         helpers.spawn(explain_strangers(refused, snapshots.clone()));
         helpers.spawn(tell_of_quiet_refusals(Arc::clone(&context)));
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            connections = caps.total,
-            reserve = caps.reserve,
-            descriptors = capacity.descriptors,
-            "started"
-        );
+        tell_started(caps, capacity, caps.names(snapshots.current().config.limits.names));
         let stop = CancellationToken::new();
-        let ports = front.clone();
         let channels =
             FrontChannels { offers, view, seen: sightings, orders: ordered, notifier: Arc::clone(&notifier) };
         helpers.spawn(Front::new(channels, Arc::clone(&context), Arc::clone(&inherited)).run(stop.clone()));
@@ -118,8 +111,11 @@ impl Guard {
             inherited: Arc::clone(&inherited),
         };
         let reloader = Arc::new(Reloader::new(parts, label, Arc::clone(&context)));
-        let standing =
-            Standing { front: ports, generations: snapshots.subscribe(), reloads: reloader.subscribe() };
+        let standing = Standing {
+            front: front.clone(),
+            generations: snapshots.subscribe(),
+            reloads: reloader.subscribe(),
+        };
         helpers.spawn(standing.tell(Arc::clone(&notifier)));
         let (mesh_sender, mesh) = watch::channel(Mesh::new());
         helpers.spawn(follow_mesh(snapshots.clone(), mesh_sender));
@@ -175,6 +171,8 @@ impl Guard {
         self.end_helpers().await;
         // Last, as a reload that ends here has words of its own.
         self.notifier.unwatched("a fault: nothing new is let in, and the links that are up live on");
+        // Their nodes register anew, with whoever is the epmd then.
+        self.context.disown.cancel();
         self.context.sessions.close();
         self.context.sessions.wait().await;
     }
@@ -194,6 +192,17 @@ impl Guard {
     }
 }
 
+fn tell_started(caps: Caps, capacity: Capacity, names: u32) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        connections = caps.total,
+        reserve = caps.reserve,
+        names,
+        descriptors = capacity.descriptors,
+        "started"
+    );
+}
+
 /// Serves the admin socket. The token says when that has ended, however it came.
 fn open_doors(
     doors: impl Future<Output = ()> + Send + 'static,
@@ -208,20 +217,6 @@ fn open_doors(
     closed
 }
 
-async fn tell_of_quiet_refusals(context: Arc<Context>) {
-    loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
-        for again in context.refusals.sweep(Instant::now()) {
-            let peer = match again.source {
-                Some(ip @ IpAddr::V4(_)) => ip.to_string(),
-                Some(ip @ IpAddr::V6(_)) => format!("{ip}/64"),
-                None => "others".to_owned(),
-            };
-            tracing::info!(peer, reason = again.reason, count = again.count, "refused_again");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::sync::oneshot;
@@ -232,7 +227,7 @@ mod tests {
     async fn a_guard() -> Guard {
         let text = "[epmd]\nlisten = []\n[dist]\nports = 1\n[admin]\nsocket = \"\"";
         let config = crate::config::from_text("test", text, &Default::default()).unwrap().config;
-        let log = telemetry::init(&config.log);
+        let log = telemetry::init(&config.log, telemetry::Sink::StandardError);
         Guard::start(Start {
             config,
             source: Source::default(),

@@ -19,12 +19,15 @@ pub(super) struct Addresses {
     pub(super) interfaces: Vec<IpAddr>,
     /// The addresses of ours that our own names resolve to.
     pub(super) own_names: Vec<IpAddr>,
+    /// 127.0.0.1 and ::1, as far as this host has them.
+    pub(super) loopbacks: Vec<IpAddr>,
 }
 
 impl Addresses {
     /// What is known at once, without a resolver: the first look at the ports is to find the interfaces.
     pub(super) fn of_interfaces() -> Self {
-        Self { interfaces: host::addresses().unwrap_or_default(), own_names: Vec::new() }
+        let interfaces = host::addresses().unwrap_or_default();
+        Self { interfaces, own_names: Vec::new(), loopbacks: host::loopbacks() }
     }
 }
 
@@ -35,7 +38,8 @@ pub(super) async fn follow_interfaces(known: watch::Sender<Addresses>) {
         match host::addresses() {
             Ok(interfaces) => {
                 told = false;
-                update(&known, |known| known.interfaces = interfaces);
+                let loopbacks = host::loopbacks();
+                update(&known, |known| (known.interfaces, known.loopbacks) = (interfaces, loopbacks));
             }
             Err(error) if !std::mem::replace(&mut told, true) => {
                 tracing::warn!(%error, "addresses_unreadable")

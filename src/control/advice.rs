@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::front::CURE;
 use super::takeover::Squatter;
+use crate::config::EpmdBackend;
 use crate::session::Role;
 use crate::transport::holder::Holder;
 
@@ -13,7 +14,7 @@ const EPMD_SOCKET: &str = "/etc/systemd/system/sockets.target.wants/epmd.socket"
 
 /// The change that cures it.
 pub(super) fn advise(
-    role: Role,
+    (role, backend): (Role, EpmdBackend),
     addr: SocketAddr,
     holders: &[Holder],
     squatter: Option<&Squatter>,
@@ -23,6 +24,7 @@ pub(super) fn advise(
         return "another epmd-guard serves this address: stop one of the two".to_owned();
     }
     match role {
+        Role::Epmd if backend == EpmdBackend::Embedded => advise_replaced(holder, squatter),
         Role::Epmd => advise_epmd(holder, squatter),
         Role::Dist if holder.socket.addr.ip().is_unspecified() => CURE.to_owned(),
         Role::Dist => format!(
@@ -44,6 +46,39 @@ fn advise_unheard(role: Role, port: u16) -> String {
         }
     };
     format!("{nobody} (as root: ss -atnp 'sport = :{port}'); {cure}")
+}
+
+/// What to do with an epmd whose place the guard is to take.
+fn advise_replaced(holder: &Holder, squatter: Option<&Squatter>) -> String {
+    if holder.is_likely_systemd() && (holder.process.is_some() || Path::new(EPMD_SOCKET).exists()) {
+        return "systemd's epmd.socket seems to hold it, and this guard is to be the epmd: `systemctl disable --now \
+                epmd.socket epmd.service`; its nodes register here within 2 s. Where a unit requires epmd.service, as \
+                Debian's ejabberd.service does, install the one of the guard first (docs/operations.md)"
+            .to_owned();
+    }
+    match squatter {
+        Some(Squatter::HoldsNames(names)) => format!(
+            "an epmd holds {} name(s) ({}) and is left alone: stop it, for instance by `systemctl disable --now \
+             epmd.socket epmd.service` or by its process number; nodes of OTP 23.3 and later register here within 2 s, \
+             older ones when they are started again",
+            names.len(),
+            first_names(names)
+        ),
+        Some(Squatter::Empty(_)) => {
+            "an epmd without names holds it; it is asked to end when it has held none for 10 s".to_owned()
+        }
+        Some(Squatter::Ending | Squatter::Refused) => {
+            "an epmd without names holds it and did not give it up: something starts it again, such as systemd's \
+             epmd.socket: `systemctl disable --now epmd.socket epmd.service`"
+                .to_owned()
+        }
+        Some(Squatter::Silent) => {
+            "it does not answer: an epmd that hangs, or no epmd; it is asked again".to_owned()
+        }
+        Some(Squatter::NotEpmd) | None => {
+            "it does not answer as an epmd: stop it, or have it listen elsewhere".to_owned()
+        }
+    }
 }
 
 fn advise_epmd(holder: &Holder, squatter: Option<&Squatter>) -> String {
@@ -104,7 +139,22 @@ mod tests {
     }
 
     fn advice(role: Role, addr: &str, holder: Holder, squatter: Option<Squatter>) -> String {
-        advise(role, addr.parse().unwrap(), &[holder], squatter.as_ref())
+        let behind = EpmdBackend::At("127.0.0.1:4369".parse().unwrap());
+        advise((role, behind), addr.parse().unwrap(), &[holder], squatter.as_ref())
+    }
+
+    #[test]
+    fn an_epmd_whose_place_we_are_to_take_is_to_be_stopped() {
+        let told = |holder, squatter: Option<Squatter>| {
+            let addr = "127.0.0.1:4369".parse().unwrap();
+            advise((Role::Epmd, EpmdBackend::Embedded), addr, &[holder], squatter.as_ref())
+        };
+        let unit = told(holder("[::]:4369", 0, Some(("systemd", 1))), None);
+        assert!(unit.contains("systemctl disable --now epmd.socket"), "{unit}");
+        let names = Squatter::HoldsNames(vec!["ejabberd".to_owned()]);
+        let held = told(holder("0.0.0.0:4369", 104, Some(("epmd", 9))), Some(names));
+        assert!(held.contains("1 name(s) (ejabberd)") && held.contains("stop it"), "{held}");
+        assert!(!held.contains("ERL_EPMD_ADDRESS"), "{held}");
     }
 
     #[test]

@@ -9,8 +9,17 @@ use crate::policy::Caps;
 
 /// Descriptors for listeners, the log, the resolver and the like.
 const OVERHEAD: u64 = 256;
-/// A connection and the one that it leads to.
-const DESCRIPTORS_EACH: u64 = 2;
+/// Of these, as many as an epmd needs that has few: it has neither ports nor an admin socket.
+const LEAST_OVERHEAD: u64 = 24;
+/// How many descriptors a connection takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Each {
+    /// Its own: nothing is behind it.
+    One,
+    /// Its own and that of the one that it leads to.
+    Two,
+}
+
 /// More connections than this are not opened unless `[limits] connections` says so.
 const MOST_BY_ITSELF: u32 = 100_000;
 
@@ -36,9 +45,13 @@ impl Capacity {
 
     /// The caps that it carries.
     #[must_use]
-    pub fn caps(self, limits: &Limits) -> Caps {
+    pub fn caps(self, limits: &Limits, each: Each) -> Caps {
         let descriptors = self.descriptors;
-        let carried = descriptors.saturating_sub(OVERHEAD).max(DESCRIPTORS_EACH) / DESCRIPTORS_EACH;
+        let (each, overhead) = match each {
+            Each::One => (1, (descriptors / 4).clamp(LEAST_OVERHEAD, OVERHEAD)),
+            Each::Two => (2, OVERHEAD),
+        };
+        let carried = descriptors.saturating_sub(overhead).max(each) / each;
         let carried = u32::try_from(carried).unwrap_or(u32::MAX);
         let total = match limits.connections {
             Some(wanted) if wanted > carried => {
@@ -46,7 +59,8 @@ impl Capacity {
                     wanted,
                     carried,
                     descriptors,
-                    help = "raise LimitNOFILE (ulimit -Hn): each connection takes two descriptors",
+                    each,
+                    help = "raise LimitNOFILE (ulimit -Hn): each connection takes so many descriptors",
                     "connections_lowered"
                 );
                 carried
@@ -73,6 +87,7 @@ mod tests {
             reserve: 64,
             per_address: 512,
             per_subnet: 2048,
+            names: 16_384,
             request_timeout: Duration::from_secs(5),
             backend_timeout: Duration::from_secs(5),
             half_close_timeout: Duration::from_secs(300),
@@ -81,12 +96,14 @@ mod tests {
 
     #[test]
     fn the_caps_follow_from_the_descriptors() {
-        let caps = |connections, descriptors| Capacity { descriptors }.caps(&limits(connections));
+        let caps = |connections, descriptors| Capacity { descriptors }.caps(&limits(connections), Each::Two);
         assert_eq!(caps(None, 1024).total, 384);
         assert_eq!(caps(None, u64::MAX).total, MOST_BY_ITSELF);
         assert_eq!(caps(Some(100), 1024).total, 100);
         assert_eq!(caps(Some(1000), 1024).total, 384);
         let small = caps(None, 268);
         assert_eq!((small.total, small.reserve), (6, 3));
+        let epmd = |descriptors| Capacity { descriptors }.caps(&limits(None), Each::One).total;
+        assert_eq!([20, 64, 256, 1024, 2048].map(epmd), [1, 40, 192, 768, 1792]);
     }
 }

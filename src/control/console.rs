@@ -18,7 +18,7 @@ use super::explain::{Facts, Question, Running, explain};
 use super::front::{Blocked, CURE, Exposed, FrontView, ListenerView};
 use super::mesh::{Mesh, Way, addresses_of};
 use super::reload::{Ending, Reloader, Report, Request, Verdict};
-use crate::config;
+use crate::config::{self, EpmdBackend};
 use crate::policy::{Admission, Audience, Intake, PeerId, Standing, Target};
 use crate::session::{Context, Link, Role, Snapshot, Snapshots};
 use crate::telemetry::{self, DroppedLines, Observed, PeerObserved, ReloadOutcome, process};
@@ -77,15 +77,18 @@ impl Console {
         if snapshot.policy.answers().is_deny_pending() {
             reasons.push("a name of [cluster] deny has no answer yet, so that no peer is let in".to_owned());
         }
-        let epmd: Vec<&ListenerView> = front
-            .listeners
-            .iter()
-            .filter(|view| view.role == Role::Epmd && view.audience == Audience::Peers)
-            .collect();
-        if epmd.is_empty() && !snapshot.config.epmd.listen.is_empty() {
+        let epmd: Vec<&ListenerView> =
+            front.listeners.iter().filter(|view| view.role == Role::Epmd).collect();
+        let served = !snapshot.config.epmd.listen.is_empty();
+        if served && !epmd.iter().any(|view| view.audience >= Audience::Peers) {
             reasons.push("this host has no address on which peers could reach epmd".to_owned());
         }
-        for view in epmd {
+        let embedded = snapshot.config.epmd.backend == EpmdBackend::Embedded;
+        // Where nodes register, if we are the epmd.
+        let is_needed = |view: &&ListenerView| {
+            view.audience >= Audience::Peers || embedded && view.addr.ip().is_loopback()
+        };
+        for view in epmd.into_iter().filter(is_needed) {
             if let Some(why) = &view.blocked {
                 reasons.push(format!("epmd is not served on {}: {why}", view.addr));
             }
@@ -95,8 +98,13 @@ impl Console {
 
     fn warnings(&self, snapshot: &Snapshot, front: &FrontView) -> Vec<Warning> {
         let mut warnings: Vec<Warning> = front.exposed.iter().map(exposed_warning).collect();
-        let for_self =
-            |view: &&ListenerView| view.role == Role::Dist || view.audience == Audience::ItselfOnly;
+        let embedded = snapshot.config.epmd.backend == EpmdBackend::Embedded;
+        // The others keep the guard from being ready, which is told as that.
+        let for_self = |view: &&ListenerView| {
+            let is_warned =
+                view.audience == Audience::ItselfOnly && !(embedded && view.addr.ip().is_loopback());
+            view.role == Role::Dist || is_warned
+        };
         for view in front.listeners.iter().filter(for_self) {
             // What its own node has is told as that.
             if let Some(Blocked::Otherwise(why)) = &view.blocked {
@@ -111,8 +119,10 @@ impl Console {
             warnings.push(warn("no_outside_port", message, help, (Some(node.to_string()), Some(*port))));
         }
         let registered = matches!(snapshot.policy.dist().ports, crate::policy::PortRule::Registered { .. });
-        if front.epmd_answers == Some(false) && (registered || !snapshot.config.epmd.listen.is_empty()) {
-            let message = format!("no epmd answers at {}", snapshot.config.epmd.backend);
+        let asked =
+            front.epmd_answers == Some(false) && (registered || !snapshot.config.epmd.listen.is_empty());
+        if let Some(epmd) = snapshot.config.epmd.backend.addr().filter(|_| asked) {
+            let message = format!("no epmd answers at {epmd}");
             let help = "it comes with the first node; if nodes run already, start epmd with \
                         ERL_EPMD_ADDRESS=127.0.0.1, or correct [epmd] backend"
                 .to_owned();
@@ -219,6 +229,7 @@ impl Console {
             ("addresses", addresses),
             ("subnets", subnets),
             ("links", context.links.count()),
+            ("names", context.mapper.count()),
             ("refusals", context.refusals.len()),
             ("rules", snapshot.policy.network().book().len()),
         ];
@@ -251,6 +262,7 @@ impl Operations for Console {
         let front = front.borrow().clone();
         let not_ready = self.not_ready(&snapshot, &front);
         let (started, since) = self.started;
+        let is_embedded = snapshot.config.epmd.backend == EpmdBackend::Embedded;
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -272,6 +284,7 @@ impl Operations for Console {
             warnings: self.warnings(&snapshot, &front),
             connections: context.connections(),
             links: number(context.links.count()),
+            names: is_embedded.then(|| number(context.mapper.count())),
             listeners: front.listeners.iter().map(listener_document).collect(),
             peers: self.peers(&snapshot),
         }
@@ -390,6 +403,7 @@ fn listener_document(view: &ListenerView) -> ListenerDocument {
         audience: match view.audience {
             Audience::Peers => ListenerAudience::Peers,
             Audience::ItselfOnly => ListenerAudience::ItselfOnly,
+            Audience::PeersOnly => ListenerAudience::PeersOnly,
         },
         node: view.node.as_ref().map(ToString::to_string),
         inside: (view.role == Role::Dist).then_some(view.inside),
@@ -405,6 +419,7 @@ fn link_document(link: &Link, admission: &Admission, snapshot: &Snapshot) -> Lin
         Standing::NamedPeer(rule) | Standing::NetworkPeer(rule) => {
             (LinkStanding::Peer, snapshot.policy.rule(rule))
         }
+        Standing::Registrant => (LinkStanding::Peer, None),
     };
     let traffic = &link.traffic;
     LinkDocument {

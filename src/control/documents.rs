@@ -45,6 +45,8 @@ pub struct Status {
     pub connections: u32,
     /// Established links.
     pub links: u64,
+    /// Names that are registered at the embedded epmd; `None`: the epmd is another program.
+    pub names: Option<u64>,
     /// The ports that are open and those that should be.
     pub listeners: Vec<ListenerDocument>,
     /// The hosts that have a link or a name of their own.
@@ -124,6 +126,8 @@ pub enum ListenerAudience {
     /// This host alone.
     #[serde(rename = "self")]
     ItselfOnly,
+    /// Peers, and nobody is taken for this host.
+    PeersOnly,
 }
 
 /// Whether a port is open.

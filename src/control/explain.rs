@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::front::{Exposed, FrontView, ListenerView};
-use crate::config::Config;
+use crate::config::{Config, Peer};
 use crate::policy::{
-    Admission, Arrival, Audience, Denial, Full, NameVerdict, Pattern, Policy, PortRule, Room, RuleId,
-    Standing,
+    Admission, Arrival, Audience, Denial, Full, LinkTarget, NameVerdict, Pattern, PeerId, Policy, PortRule,
+    Role, Room, RuleId, Standing,
 };
 use crate::proto::epmd::{AliveName, NodeName, Opcode};
-use crate::session::Role;
 
 /// A connection that somebody asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +176,11 @@ pub fn explain(question: &Question, facts: Facts<'_>) -> Explanation {
 impl<'a> Walk<'a> {
     fn go(&mut self, question: &Question) -> Result<(), End> {
         let arrival = self.arrival(question.from);
-        let admission = self.admit(&arrival)?;
+        let role = match question.to {
+            Target::Port(port) if self.is_epmd(port) => Role::Epmd,
+            Target::Node(_) | Target::Port(_) => Role::Dist,
+        };
+        let admission = self.admit(&arrival, role)?;
         self.slots(&admission)?;
         if let Some(name) = &question.as_node {
             self.say(
@@ -203,9 +206,9 @@ impl<'a> Walk<'a> {
         Arrival { peer: SocketAddr::new(from, 0).into(), local: SocketAddr::new(to, 0).into() }
     }
 
-    fn admit(&mut self, arrival: &Arrival) -> Result<Admission, End> {
+    fn admit(&mut self, arrival: &Arrival, role: Role) -> Result<Admission, End> {
         let policy = self.facts.policy;
-        let admission = match policy.admit(arrival, Audience::Peers) {
+        let admission = match policy.admit(arrival, role, Audience::Peers) {
             Ok(admission) => admission,
             Err(denial) => return Err(self.refuse(denial)),
         };
@@ -217,6 +220,10 @@ impl<'a> Walk<'a> {
                     None => "a rule lets it in".to_owned(),
                 };
                 self.rule("admit", Verdict::Yes, why, rule);
+            }
+            Standing::Registrant => {
+                let why = "it may register names and look them up, and nothing else";
+                self.key("admit", Verdict::Yes, why, "[epmd] register_from");
             }
         }
         Ok(admission)
@@ -259,6 +266,7 @@ impl<'a> Walk<'a> {
         } else {
             self.reach_epmd(admission)?;
         }
+        self.may_reach(name, admission)?;
         self.names(name)?;
         let is_meant = |view: &ListenerView| view.role == Role::Dist && is_called(&view.node, name);
         match self.facing(admission, is_meant) {
@@ -275,6 +283,12 @@ impl<'a> Walk<'a> {
             }
             Some(known) => self.reach_listener(&known, admission),
         }
+    }
+
+    fn may_reach(&mut self, name: &str, admission: &Admission) -> Result<(), End> {
+        let Ok(alive) = AliveName::new(name.as_bytes()) else { return Ok(()) };
+        let policy = self.facts.policy;
+        policy.may_reach(admission, Some(&alive.into())).map_err(|denial| self.refuse_to(denial, admission))
     }
 
     fn is_epmd(&self, port: u16) -> bool {
@@ -314,7 +328,7 @@ impl<'a> Walk<'a> {
         let faces = |view: &&ListenerView| {
             is_meant(view)
                 && view.addr.is_ipv4() == ip.is_ipv4()
-                && (is_self || view.audience == Audience::Peers)
+                && (is_self || view.audience >= Audience::Peers)
         };
         let mut facing: Vec<&ListenerView> = front.listeners.iter().filter(faces).collect();
         // Who dials one of its own addresses comes from there.
@@ -382,8 +396,9 @@ impl<'a> Walk<'a> {
         let open = known.iter().find(|view| view.blocked.is_none());
         let Some(ListenerView { addr, inside, node, .. }) = open.or(known.first()) else { return Err(End) };
         let name = node.as_ref().map_or_else(|| "a node".to_owned(), ToString::to_string);
-        if let Err(denial) = self.facts.policy.authorize_link(admission, addr.port(), *inside) {
-            return Err(self.refuse(denial));
+        let target = LinkTarget { outside: addr.port(), inside: *inside, node: node.as_ref() };
+        if let Err(denial) = self.facts.policy.authorize_link(admission, &target) {
+            return Err(self.refuse_to(denial, admission));
         }
         match (shut(known), open) {
             (Some(why), None) => {
@@ -425,6 +440,17 @@ impl<'a> Walk<'a> {
         self.key("authorize", verdict, why, key);
     }
 
+    /// A refusal of what a `[[peer]]` may reach stands in its table; any other one is as it is.
+    fn refuse_to(&mut self, denial: Denial, admission: &Admission) -> End {
+        let peer = self.facts.policy.peer_of(admission).and_then(|peer| self.peer(peer));
+        let (Denial::NotReachable, Some(peer)) = (denial, peer) else { return self.refuse(denial) };
+        let why = format!("may_reach of {} leaves the node out: for this peer it does not exist", peer.name);
+        let (rule, place) = (Some("[[peer]] may_reach".to_owned()), Some(self.place(peer.line)));
+        let stage = denial.stage().to_owned();
+        self.stages.push(Stage { stage, verdict: Verdict::No, why, rule, place });
+        End
+    }
+
     fn refuse(&mut self, denial: Denial) -> End {
         let stage = denial.stage();
         match denial {
@@ -443,9 +469,13 @@ impl<'a> Walk<'a> {
             Denial::Draining => {
                 self.say(stage, Verdict::No, "the guard drains (epmd-guard drain --off ends it)")
             }
-            Denial::NotForPeers | Denial::Full(_) | Denial::LocalOnly(_) | Denial::UnknownOpcode(_) => {
-                self.say(stage, Verdict::No, denial.label());
-            }
+            Denial::NotForPeers
+            | Denial::Full(_)
+            | Denial::NotReachable
+            | Denial::LocalOnly(_)
+            | Denial::UnknownOpcode(_)
+            | Denial::NotRelaxed
+            | Denial::TooManyNames => self.say(stage, Verdict::No, denial.label()),
         }
         End
     }
@@ -479,8 +509,12 @@ impl<'a> Walk<'a> {
         if line == 0 { "the default".to_owned() } else { format!("{}:{line}", self.facts.label) }
     }
 
-    fn name_of(&self, peer: crate::policy::PeerId) -> &'a str {
-        self.facts.config.peers.get(usize::from(peer.0)).map_or("?", |peer| peer.name.as_str())
+    fn name_of(&self, peer: PeerId) -> &'a str {
+        self.peer(peer).map_or("?", |peer| peer.name.as_str())
+    }
+
+    fn peer(&self, peer: PeerId) -> Option<&'a Peer> {
+        self.facts.config.peers.get(usize::from(peer.0))
     }
 }
 
@@ -516,8 +550,12 @@ mod tests {
     }
 
     fn asked(from: &str, to: &str, listeners: Option<Vec<ListenerView>>) -> Explanation {
-        let config = from_text("f.toml", FILE, &Default::default()).unwrap().config;
-        let policy = Policy::new(config.cluster.network.clone(), config.dist.rules.clone());
+        asked_of(FILE, from, to, listeners)
+    }
+
+    fn asked_of(file: &str, from: &str, to: &str, listeners: Option<Vec<ListenerView>>) -> Explanation {
+        let config = from_text("f.toml", file, &Default::default()).unwrap().config;
+        let policy = Policy::new(config.rules());
         let front = FrontView { listeners: listeners.clone().unwrap_or_default(), ..FrontView::default() };
         let caps = Caps { total: 9, reserve: 0, per_address: 9, per_subnet: 9 };
         let room = Room { caps, in_use: 0, of_address: 0, of_subnet: 0 };
@@ -549,6 +587,23 @@ mod tests {
         ] {
             assert_eq!(last(&asked(from, to, None)), expected, "{from} {to}");
         }
+    }
+
+    #[test]
+    fn a_node_that_a_peer_may_not_reach_is_refused_by_the_line_of_its_table() {
+        let file = "[[peer]]\nname = \"h2\"\naddresses = [\"192.0.2.2\"]\n\n[[peer]]\nname = \"h3\"\n\
+                    addresses = [\"192.0.2.3\"]\nmay_reach = [\"b\"]\n";
+        let epmd = listener("192.0.2.1:4369", Audience::Peers, None);
+        let open = listener("192.0.2.1:40500", Audience::Peers, None);
+        let running = Some(vec![epmd, open]);
+        let refused = (Verdict::No, "[[peer]] may_reach", "f.toml:5");
+        // By its name, and by its port, which a running guard knows to be that node's.
+        for (to, listeners) in [("a", None), ("a", running.clone()), ("40500", running.clone())] {
+            let told = asked_of(file, "192.0.2.3", to, listeners);
+            assert_eq!(last(&told), refused, "{to}");
+            assert!(told.stages.last().unwrap().why.contains("of h3"), "{told:?}");
+        }
+        assert_eq!(asked_of(file, "192.0.2.2", "a", running).verdict, Verdict::Yes);
     }
 
     #[test]

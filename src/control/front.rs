@@ -6,6 +6,7 @@
 //! Nothing slow is awaited here: addresses, names and obstacles are looked into beside it.
 
 mod exposed;
+mod leases;
 mod names;
 mod nodes;
 mod view;
@@ -26,16 +27,17 @@ use tracing::field::display;
 use super::Notifier;
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
 use super::obstacle::Obstacle;
-use crate::config::Config;
+use crate::config::{Config, EpmdBackend};
 use crate::policy::{Audience, PortRule};
 use crate::proto::epmd::NodeName;
-use crate::session::{Context, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
+use crate::session::{Context, Leased, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
 use crate::telemetry::describe;
 use crate::transport::activation::{Inherited, Purpose};
 use crate::transport::sockets::{Listening, in_the_way};
 use crate::transport::{Listener, sockets};
 pub use exposed::{CURE, Exposed};
 use exposed::{ExposedNodes, find};
+use leases::{Followed, Judged, Leases};
 use names::NamesWatch;
 use nodes::{Behind, MISSED_FOR, Nodes, Offered, behind};
 pub use view::{Blocked, FrontView, ListenerView};
@@ -45,6 +47,8 @@ use wanted::{Wanted, wanted};
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The least time between looks that questions ask for.
 const BREATH: Duration = Duration::from_millis(20);
+/// The least time between looks that registrations ask for: only who may register does, and waits for it.
+const SHORT_BREATH: Duration = Duration::from_millis(2);
 /// Obstacles that are looked into at one time.
 const MEETINGS: usize = 8;
 
@@ -110,12 +114,18 @@ pub struct Front {
     names: NamesWatch,
     /// Told of names since the last look.
     sightings: Vec<Sighting>,
+    /// The embedded epmd's registrations as far as they have been followed.
+    leases: Leases,
+    /// Changes with them.
+    registrations: watch::Receiver<u64>,
     exposed: ExposedNodes,
     /// Ports that systemd holds, which stand in for what would be bound here.
     inherited: Arc<[Inherited]>,
     /// When the service manager last heard that the looks go on; `None` before the first.
     last_sign: Option<Instant>,
-    looked_at: Instant,
+    /// When the last look ended, and how long it took.
+    looked: Instant,
+    took: Duration,
 }
 
 /// A port that is open.
@@ -135,6 +145,8 @@ struct Open {
 struct Look {
     listening: Vec<Listening>,
     behind: Behind,
+    /// Ports of names whose user does not listen there.
+    foreign: Vec<u16>,
     offered: Vec<Offered>,
     wanted: HashMap<SocketAddr, Wanted>,
 }
@@ -144,6 +156,7 @@ impl Front {
     #[must_use]
     pub fn new(channels: FrontChannels, context: Arc<Context>, inherited: Arc<[Inherited]>) -> Self {
         let (known, addresses) = watch::channel(Addresses::of_interfaces());
+        let registrations = context.mapper.subscribe();
         let mut tasks = JoinSet::new();
         tasks.spawn(follow_interfaces(known.clone()));
         tasks.spawn(follow_own_names(known));
@@ -161,10 +174,13 @@ impl Front {
             nodes: Nodes::default(),
             names: NamesWatch::new(),
             sightings: Vec::new(),
+            leases: Leases::default(),
+            registrations,
             exposed: ExposedNodes::default(),
             inherited,
             last_sign: None,
-            looked_at: Instant::now(),
+            looked: Instant::now(),
+            took: Duration::ZERO,
         }
     }
 
@@ -182,6 +198,11 @@ impl Front {
                 Ok(()) = self.addresses.changed() => self.turn().await,
                 Some(listed) = self.names.next() => {
                     self.sightings.extend(listed);
+                    self.turn().await;
+                }
+                Ok(()) = self.registrations.changed() => {
+                    // Looks that take long must not follow each other without a pause.
+                    tokio::time::sleep_until(self.looked + SHORT_BREATH.max(self.took)).await;
                     self.turn().await;
                 }
                 Some(sighting) = self.channels.seen.recv() => {
@@ -271,7 +292,7 @@ impl Front {
     /// A look that a question asks for. Those that come at once share one, or a peer could have us look all
     /// the time.
     async fn turn_soon(&mut self) {
-        tokio::time::sleep_until(self.looked_at + BREATH).await;
+        tokio::time::sleep_until(self.looked + BREATH.max(self.took)).await;
         while let Ok(sighting) = self.channels.seen.try_recv() {
             self.sightings.push(sighting);
         }
@@ -281,7 +302,9 @@ impl Front {
     /// A look, and word of it to the service manager: of the first that the guard does its work, of the others
     /// now and then that it still does. Whatever hangs here is found by systemd's watchdog.
     async fn turn(&mut self) {
+        let begun = Instant::now();
         self.look().await;
+        (self.looked, self.took) = (Instant::now(), begun.elapsed());
         let notifier = &self.channels.notifier;
         let now = Instant::now();
         match (self.last_sign, notifier.watchdog_every()) {
@@ -293,15 +316,20 @@ impl Front {
     }
 
     async fn look(&mut self) {
-        self.looked_at = Instant::now();
         let snapshot = self.context.snapshot();
         let config = &snapshot.config;
+        let Followed { change, gone } = self.leases.follow(&self.context.mapper);
+        for Leased { name, port, .. } in &gone {
+            self.nodes.forget(name, *port);
+        }
         let Some(look) = self.find_out(config).await else { return };
         let is_served = !config.epmd.listen.is_empty();
-        if is_served || matches!(config.dist.rules.ports, PortRule::Registered { .. }) {
-            self.names.ask_if_due(&look.behind, config.epmd.backend, &snapshot.dialer);
+        let counts = is_served || matches!(config.dist.rules.ports, PortRule::Registered { .. });
+        if let Some(epmd) = config.epmd.backend.addr().filter(|_| counts) {
+            self.names.ask_if_due(&look.behind, epmd, &snapshot.dialer);
         }
-        self.close_others(&look.wanted);
+        let left = gone.iter().map(|leased| leased.port).chain(look.foreign.iter().copied()).collect();
+        self.close_others(&look.wanted, &left);
         let exposed = self.find_exposed(config, &look);
         self.exposed.note(&exposed, Instant::now());
         let mut shut: Vec<(&SocketAddr, &Wanted)> =
@@ -317,6 +345,7 @@ impl Front {
             self.try_open(*addr, wanted);
         }
         self.tell_offers(&look.wanted, &exposed);
+        self.context.mapper.note_followed(change);
         self.tell_view(&look, &held);
     }
 
@@ -340,9 +369,23 @@ impl Front {
         };
         let behind = behind(&listening, &config.dist.backend, ours);
         self.nodes.keep(&behind, Instant::now());
+        if config.epmd.backend == EpmdBackend::Embedded {
+            // Our own table says what is registered, and by whom; a sighting only asks for a look.
+            self.sightings.clear();
+        }
         for seen in self.sightings.drain(..) {
             self.nodes.learn(&seen, &behind, &config.dist.rules);
         }
+        let Judged { own, foreign } = self.leases.judge((&listening, &behind), &self.context.reminders);
+        for Sighting { name, port } in &foreign {
+            self.nodes.forget(name, *port);
+        }
+        for seen in &own {
+            if !self.nodes.knows(&seen.name, seen.port) {
+                self.nodes.learn(seen, &behind, &config.dist.rules);
+            }
+        }
+        let foreign = foreign.into_iter().map(|seen| seen.port).collect();
         let offered = self.nodes.offered(&config.dist.rules, &behind);
         let mut wanted = wanted(config, &self.addresses.borrow(), &offered);
         // systemd holds them whether or not something listens behind them, so that the kernel takes
@@ -350,14 +393,19 @@ impl Front {
         for inherited in self.inherited.iter() {
             let addr = inherited.local_addr();
             let (role, inside) = match inherited.purpose() {
-                Purpose::Epmd => (Role::Epmd, config.epmd.backend.port()),
+                Purpose::Epmd => (Role::Epmd, config.epmd.backend.addr().map_or(0, |epmd| epmd.port())),
                 Purpose::Dist => (Role::Dist, addr.port()),
             };
-            let service = Service { audience: Audience::Peers, inside, node: self.nodes.name_at(inside) };
+            let self_at = match role {
+                Role::Epmd => &config.epmd.self_at,
+                Role::Dist => &config.dist.self_at,
+            };
+            let audience = if self_at.covers(addr.ip()) { Audience::Peers } else { Audience::PeersOnly };
+            let service = Service { audience, inside, node: self.nodes.name_at(inside) };
             let place = wanted.entry(addr).or_insert(Wanted { role, service });
-            place.service.audience = Audience::Peers;
+            place.service.audience = audience;
         }
-        Some(Look { listening, behind, offered, wanted })
+        Some(Look { listening, behind, foreign, offered, wanted })
     }
 
     fn note_blindness(&mut self, error: &str) {
@@ -421,6 +469,7 @@ impl Front {
             })
             .collect();
         listeners.sort_by_key(|view| (view.role != Role::Epmd, view.addr));
+        let is_embedded = self.context.snapshot().config.epmd.backend == EpmdBackend::Embedded;
         let unplaced = look.offered.iter().filter(|offer| offer.outside.is_none());
         let view = FrontView {
             looked: true,
@@ -428,20 +477,23 @@ impl Front {
             listeners,
             exposed: self.exposed.told(),
             unplaced: unplaced.filter_map(|offer| Some((offer.node.clone()?, offer.inside))).collect(),
-            epmd_answers: self.names.answers(),
+            epmd_answers: if is_embedded { Some(true) } else { self.names.answers() },
         };
         replace(&self.channels.view, view);
     }
 
-    fn close_others(&mut self, wanted: &HashMap<SocketAddr, Wanted>) {
+    /// `left` are the ports of names whose registration has ended, or that are not their users'.
+    fn close_others(&mut self, wanted: &HashMap<SocketAddr, Wanted>, left: &HashSet<u16>) {
         self.obstacles.retain(|addr, _| wanted.contains_key(addr));
         let now = Instant::now();
         self.open.retain(|addr, open| {
             let place = wanted.get(addr);
             let Some(Wanted { service, .. }) = place.filter(|place| place.role == open.role) else {
                 let since = *open.missed_since.get_or_insert(now);
+                let inside = open.service.borrow().inside;
+                let is_left = open.role == Role::Dist && left.contains(&inside);
                 // An address that serves something else now does so at once.
-                let keep = place.is_none() && now.duration_since(since) < MISSED_FOR;
+                let keep = place.is_none() && !is_left && now.duration_since(since) < MISSED_FOR;
                 if !keep {
                     open.stop.cancel();
                     tracing::info!(role = %open.role, listener = %addr, "port_closed");
@@ -481,9 +533,9 @@ impl Front {
                 let node = service.node.clone();
                 let mut obstacle =
                     known.unwrap_or_else(|| Obstacle::new(*role, addr, Arc::clone(&self.looks)));
-                let dialer = self.context.snapshot().dialer.clone();
+                let snapshot = self.context.snapshot();
                 self.meeting.spawn(async move {
-                    obstacle.meet(error, node, &dialer).await;
+                    obstacle.meet(error, node, &snapshot).await;
                     (addr, obstacle)
                 });
             }
@@ -527,5 +579,6 @@ fn name_of(audience: Audience) -> &'static str {
     match audience {
         Audience::Peers => "peers",
         Audience::ItselfOnly => "self",
+        Audience::PeersOnly => "peers_only",
     }
 }

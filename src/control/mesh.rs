@@ -287,7 +287,7 @@ mod tests {
 
     fn host(name: &str, address: &str, text: &str) -> MeshHost {
         let config = crate::config::from_text("test", text, &Default::default()).unwrap().config;
-        let policy = Policy::new(config.cluster.network, config.dist.rules);
+        let policy = Policy::new(config.rules());
         MeshHost { name: name.to_owned(), addresses: Dials::From(vec![address.parse().unwrap()]), policy }
     }
 

@@ -20,7 +20,7 @@ mod standing;
 mod strangers;
 mod takeover;
 
-pub use capacity::Capacity;
+pub use capacity::{Capacity, Each};
 pub use console::{Console, ConsoleParts};
 pub use front::{
     Blocked, CURE, Exposed, Front, FrontChannels, FrontOrder, FrontView, ListenerView, Unopened,
@@ -30,4 +30,4 @@ pub use reload::{Act, Consent, Ending, LastReload, Reason, ReloadParts, Reloader
 pub use resolver::{Names, Resolved, Resolver};
 pub use signals::{Signal, Signals};
 pub use standing::Standing;
-pub use strangers::explain_strangers;
+pub use strangers::{explain_strangers, tell_of_quiet_refusals};

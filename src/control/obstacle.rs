@@ -13,10 +13,10 @@ use tracing::field::display;
 
 use super::advice::advise;
 use super::takeover::{Squatter, take_over};
+use crate::config::EpmdBackend;
 use crate::proto::epmd::NodeName;
-use crate::session::Role;
+use crate::session::{Role, Snapshot};
 use crate::telemetry::describe;
-use crate::transport::Dialer;
 use crate::transport::holder::{self, Holder};
 
 /// How long a port that could not be opened is left alone, doubled up to the longest.
@@ -86,16 +86,17 @@ impl Obstacle {
     }
 
     /// Finds out about a failure, tells of it, and sets the time of the next try.
-    pub(super) async fn meet(&mut self, error: io::Error, node: Option<NodeName>, dialer: &Dialer) {
+    pub(super) async fn meet(&mut self, error: io::Error, node: Option<NodeName>, snapshot: &Snapshot) {
         self.node = node;
+        let backend = snapshot.config.epmd.backend;
         let mut cause = Cause { error: describe(&error), ..Cause::default() };
         let event = if error.kind() == io::ErrorKind::AddrInUse {
             self.look_for_holders().await;
-            let squatter = self.ask_to_end(dialer).await;
+            let squatter = self.ask_to_end(snapshot).await;
             cause.sockets = self.holders.iter().map(|holder| holder.socket.inode).collect();
             cause.squatter = squatter.as_ref().map(std::mem::discriminant);
             cause.holder = holder::describe(&self.holders);
-            cause.help = advise(self.role, self.addr, &self.holders, squatter.as_ref());
+            cause.help = advise((self.role, backend), self.addr, &self.holders, squatter.as_ref());
             Event::Taken
         } else {
             let help =
@@ -123,23 +124,29 @@ impl Obstacle {
     }
 
     /// An epmd that holds no name is asked to end.
-    async fn ask_to_end(&mut self, dialer: &Dialer) -> Option<Squatter> {
+    async fn ask_to_end(&mut self, snapshot: &Snapshot) -> Option<Squatter> {
         let holder = self.holders.first()?.clone();
         if self.role != Role::Epmd || holder.is_likely("epmd-guard") {
             return None;
         }
         let inode = holder.socket.inode;
         let before = self.squatter.take().filter(|(known, _)| *known == inode).map(|(_, squatter)| squatter);
-        let squatter = take_over(self.addr, before.clone(), dialer).await;
+        let squatter = take_over(self.addr, before.clone(), &snapshot.dialer).await;
         self.squatter = Some((inode, squatter.clone()));
         if squatter == Squatter::Ending && before != Some(Squatter::Ending) {
             // The port is free in a moment.
             self.wait = FIRST_RETRY;
+            let help = match snapshot.config.epmd.backend {
+                EpmdBackend::At(_) => {
+                    "nodes that start from now on need ERL_EPMD_ADDRESS=127.0.0.1 in their environment, or they find \
+                     no epmd: set it for whatever starts epmd on this host"
+                }
+                EpmdBackend::Embedded => {
+                    "this guard is the epmd of this host now; nothing else is to be done"
+                }
+            };
             tracing::warn!(
-                listener = %self.addr, holder = holder.to_string(),
-                help = "nodes that start from now on need ERL_EPMD_ADDRESS=127.0.0.1 in their environment, or they \
-                        find no epmd: set it for whatever starts epmd on this host",
-                "took_over_from_idle_epmd"
+                listener = %self.addr, holder = holder.to_string(), help, "took_over_from_idle_epmd"
             );
         }
         Some(squatter)

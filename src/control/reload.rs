@@ -11,7 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 
 use super::Notifier;
-use super::capacity::Capacity;
+use super::capacity::{Capacity, Each};
 use super::front::{FrontOrder, Unopened};
 use super::resolver::{Names, Resolved};
 use crate::config::{Color, Config, Delta, LoadError, Loaded, Source};
@@ -426,7 +426,9 @@ impl Reloader {
         let next = self.parts.snapshots.current();
         let cut = endings(self.context.links.follow(&next, &before), &next);
         self.context.metrics.links_cut(u64::try_from(cut.len()).unwrap_or(u64::MAX));
-        self.context.slots().set_caps(self.parts.capacity.caps(&config.limits));
+        let caps = self.parts.capacity.caps(&config.limits, Each::Two);
+        self.context.slots().set_caps(caps);
+        self.context.mapper.set_limit(caps.names(config.limits.names));
         self.parts.level.set(config.log.level);
         let (reply, done) = oneshot::channel();
         let followed = async {

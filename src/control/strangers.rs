@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::policy::{List, Policy};
-use crate::session::Snapshots;
+use crate::session::{Context, Snapshots};
 use crate::telemetry::RefusalLog;
 use crate::transport::host;
 
@@ -18,6 +18,24 @@ use crate::transport::host;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Look-ups that may hang at one time, each keeping a thread: a stranger's own name server may be slow.
 const LOOKUPS: usize = 4;
+
+/// How often refusals that were not shown are counted out.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Tells for ever how often was refused what had been told once.
+pub async fn tell_of_quiet_refusals(context: Arc<Context>) {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        for again in context.refusals.sweep(Instant::now()) {
+            let peer = match again.source {
+                Some(ip @ IpAddr::V4(_)) => ip.to_string(),
+                Some(ip @ IpAddr::V6(_)) => format!("{ip}/64"),
+                None => "others".to_owned(),
+            };
+            tracing::info!(peer, reason = again.reason, count = again.count, "refused_again");
+        }
+    }
+}
 
 /// Explains refused addresses until their sender is gone; each address once a minute at most.
 pub async fn explain_strangers(mut refused: mpsc::Receiver<IpAddr>, snapshots: Snapshots) {

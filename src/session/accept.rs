@@ -8,11 +8,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::account::log_refusal;
-use super::connection::{Role, Session};
+use super::connection::Session;
 use super::context::{Context, Slot};
 use super::snapshot::Snapshot;
 use super::walk::walk;
-use crate::policy::{Admission, Arrival, Audience, Denial};
+use crate::policy::{Admission, Arrival, Audience, Denial, Role};
 use crate::proto::epmd::NodeName;
 use crate::transport::{Accepted, Listener, reset};
 
@@ -38,7 +38,7 @@ pub struct Service {
 
 /// Serves `listener` until `stop`. Sessions live on when it ends.
 pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, stop: CancellationToken) {
-    let Post { role, service } = post;
+    let Post { role, service: current } = post;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -46,11 +46,12 @@ pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, s
             accepted = listener.accept() => accepted,
         };
         let arrival = accepted.arrival;
-        let service = service.borrow().clone();
-        match admit(&context, &arrival, service.audience) {
+        let service = current.borrow().clone();
+        match admit(&context, &arrival, role, service.audience) {
             Ok((snapshot, admission, slot)) => {
                 let id = context.next_id();
-                let session = Session { role, admission, snapshot, arrival, service, id, slot };
+                let current = current.clone();
+                let session = Session { role, admission, snapshot, arrival, service, current, id, slot };
                 context.sessions.spawn(walk(accepted.stream, session, Arc::clone(&context)));
             }
             Err(denial) => refuse(&context, accepted, role, denial),
@@ -61,10 +62,11 @@ pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, s
 fn admit(
     context: &Context,
     arrival: &Arrival,
+    role: Role,
     audience: Audience,
 ) -> Result<(Arc<Snapshot>, Admission, Slot), Denial> {
     let snapshot = context.snapshot();
-    let admission = snapshot.policy.admit(arrival, audience)?;
+    let admission = snapshot.policy.admit(arrival, role, audience)?;
     let slot = context.take_slot(&admission).map_err(Denial::Full)?;
     Ok((snapshot, admission, slot))
 }

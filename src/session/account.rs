@@ -3,9 +3,9 @@
 use tokio::time::Instant;
 
 use super::close::{CloseReason, Outcome};
-use super::connection::{Role, Session};
+use super::connection::Session;
 use super::context::Context;
-use crate::policy::{Arrival, Denial, Standing};
+use crate::policy::{Arrival, Denial, Role, Standing};
 
 /// Tells how a connection ended and what it carried.
 pub(super) fn account(context: &Context, session: &Session, outcome: &Outcome, begun: Instant) {
@@ -13,6 +13,7 @@ pub(super) fn account(context: &Context, session: &Session, outcome: &Outcome, b
     let standing = match admission.standing() {
         Standing::Itself => "self",
         Standing::NamedPeer(_) | Standing::NetworkPeer(_) => "peer",
+        Standing::Registrant => "registrant",
     };
     context.metrics.connection(role.label(), outcome.reason.label());
     let duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -36,6 +37,7 @@ pub(super) fn account(context: &Context, session: &Session, outcome: &Outcome, b
         | CloseReason::LinkReset(_)
         | CloseReason::HalfClosed
         | CloseReason::RegistrationEnded(_)
+        | CloseReason::Unregistered
         | CloseReason::Revoked(_)
         | CloseReason::Stopped => closed!(info),
         CloseReason::BackendDown | CloseReason::BackendTimeout | CloseReason::BackendFault => {
@@ -69,8 +71,11 @@ pub(super) fn log_refusal(context: &Context, arrival: Arrival, role: Role, denia
         Denial::LocalOnly(opcode) => Some(opcode.to_string()),
         Denial::UnknownOpcode(byte) => Some(format!("opcode {byte}")),
         Denial::PortNotOffered(port) => Some(format!("port {port}")),
+        Denial::NotRelaxed => Some(crate::proto::epmd::Opcode::Stop.to_string()),
         Denial::NotAllowed
         | Denial::Denied(_)
+        | Denial::TooManyNames
+        | Denial::NotReachable
         | Denial::DenyUnresolved
         | Denial::NotForPeers
         | Denial::Draining

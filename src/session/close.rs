@@ -38,6 +38,8 @@ pub enum CloseReason {
     BackendFault,
     /// epmd has that name already.
     NotRegistered,
+    /// The name was thrown out, by STOP.
+    Unregistered,
     /// The registration's connection ended, by FIN, RST or a byte that does not belong there.
     RegistrationEnded(Party),
     /// An end of the link closed it.
@@ -68,6 +70,7 @@ impl CloseReason {
             Self::BackendRefused => "backend_refused",
             Self::BackendFault => "backend_fault",
             Self::NotRegistered => "not_registered",
+            Self::Unregistered => "unregistered_by_stop",
             Self::RegistrationEnded(Party::Downstream) => "unregistered_by_node",
             Self::RegistrationEnded(Party::Upstream) => "unregistered_by_epmd",
             Self::LinkClosed(Party::Downstream) => "closed_by_downstream",

@@ -1,38 +1,13 @@
 //! What is known of one connection.
 
-use std::fmt;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::accept::Service;
 use super::context::{Context, Slot};
 use super::snapshot::Snapshot;
-use crate::policy::{Admission, Arrival, Denial};
-
-/// What a listener serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Questions to epmd.
-    Epmd,
-    /// Links to the distribution port of the listener's number.
-    Dist,
-}
-
-impl Role {
-    /// The role, as it stands in logs and metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Epmd => "epmd",
-            Self::Dist => "dist",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
+use crate::policy::{Admission, Arrival, Denial, Role};
 
 /// What is known of a connection while it lives.
 #[derive(Debug)]
@@ -42,7 +17,9 @@ pub(super) struct Session {
     /// The generation that admitted it.
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) arrival: Arrival,
+    /// What its listener served when it was accepted, and what it serves now.
     pub(super) service: Service,
+    pub(super) current: watch::Receiver<Service>,
     pub(super) id: u64,
     /// Held until the closing event.
     pub(super) slot: Slot,
@@ -56,7 +33,7 @@ impl Session {
         if now.generation == self.snapshot.generation {
             return Ok((now, self.admission));
         }
-        let admission = now.policy.admit(&self.arrival, self.service.audience)?;
+        let admission = now.policy.admit(&self.arrival, self.role, self.service.audience)?;
         Ok((now, admission))
     }
 }

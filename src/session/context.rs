@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::links::Links;
+use super::mapper::Mapper;
 use super::ports::Ports;
 use super::snapshot::{Snapshot, Snapshots};
 use crate::policy::{Admission, Caps, Full, SlotTable, Standing};
@@ -23,7 +25,15 @@ pub struct Context {
     ids: AtomicU64,
     /// Refused addresses whose host name may explain the refusal.
     strangers: mpsc::Sender<IpAddr>,
-    pub(super) ports: Ports,
+    /// The distribution ports; `None`: they are nobody's concern here.
+    pub(super) ports: Option<Ports>,
+    /// The embedded epmd.
+    pub mapper: Mapper,
+    pub(super) habits: Habits,
+    /// A KILL was obeyed.
+    pub killed: CancellationToken,
+    /// Ends registrations, and nothing else: their nodes look for another epmd then.
+    pub disown: CancellationToken,
     asking: Asking,
     buffers: BufferPool,
     /// The links that are up.
@@ -40,16 +50,59 @@ pub struct Context {
     pub stop: CancellationToken,
 }
 
+/// What a context is made of.
+#[derive(Debug)]
+pub struct ContextParts {
+    /// The generations.
+    pub snapshots: Snapshots,
+    /// How many connections there may be.
+    pub caps: Caps,
+    /// The distribution ports, where they are guarded.
+    pub ports: Option<Ports>,
+    /// Takes addresses that were refused.
+    pub strangers: mpsc::Sender<IpAddr>,
+    /// What is peculiar to this process.
+    pub habits: Habits,
+}
+
+/// What is peculiar to a process that was started as `epmd`; the default is the daemon's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Habits {
+    /// What KILL does.
+    pub on_kill: OnKill,
+    /// `-delay_accept`: how long a new connection is left alone. A test aid.
+    pub delay_accept: Duration,
+    /// `-delay_write`: how long each answer is held back. A test aid.
+    pub delay_write: Duration,
+}
+
+/// What KILL does to the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnKill {
+    /// Nothing; it is answered by whether a name is left.
+    #[default]
+    GoOn,
+    /// It ends it when no name is left.
+    EndWhenEmpty,
+    /// It ends it (`relaxed_command_check`).
+    End,
+}
+
 /// How many may ask epmd at one time, peers and self apart: epmd has about 1,019 slots for all its
 /// connections, those of registered nodes included, and some versions end when they run out.
 #[derive(Debug)]
 struct Asking {
     peers: Semaphore,
     itself: Semaphore,
+    /// Lists of the embedded epmd, each of which may be some megabytes.
+    lists_of_peers: Semaphore,
+    lists_of_itself: Semaphore,
 }
 
 /// See [`Asking`]. More than this only makes epmd, which has one thread, switch more often.
 const ASKING_AT_ONCE: usize = 64;
+/// A list is made and handed to the kernel in much less than a millisecond where there are some hundred names.
+const LISTS_AT_ONCE: usize = 16;
 
 /// A connection's place among the connections; given back when it is dropped.
 #[derive(Debug)]
@@ -60,16 +113,24 @@ pub(super) struct Slot {
 }
 
 impl Context {
-    /// A context whose refused addresses are handed to `strangers`.
+    /// A context of a guard that begins.
     #[must_use]
-    pub fn new(snapshots: Snapshots, caps: Caps, ports: Ports, strangers: mpsc::Sender<IpAddr>) -> Self {
-        let asking = Asking { peers: Semaphore::new(ASKING_AT_ONCE), itself: Semaphore::new(ASKING_AT_ONCE) };
+    pub fn new(parts: ContextParts) -> Self {
+        let ContextParts { snapshots, caps, ports, strangers, habits } = parts;
+        let names = caps.names(snapshots.current().config.limits.names);
+        let [peers, itself] = [ASKING_AT_ONCE; 2].map(Semaphore::new);
+        let [lists_of_peers, lists_of_itself] = [LISTS_AT_ONCE; 2].map(Semaphore::new);
+        let asking = Asking { peers, itself, lists_of_peers, lists_of_itself };
         Self {
             snapshots,
             slots: Arc::new(Mutex::new(SlotTable::new(caps))),
             ids: AtomicU64::new(1),
             strangers,
             ports,
+            mapper: Mapper::new(names),
+            habits,
+            killed: CancellationToken::new(),
+            disown: CancellationToken::new(),
             asking,
             buffers: BufferPool::default(),
             links: Links::default(),
@@ -85,8 +146,23 @@ impl Context {
     pub(super) async fn place_to_ask(&self, standing: Standing) -> Option<SemaphorePermit<'_>> {
         let places = match standing {
             Standing::Itself => &self.asking.itself,
-            Standing::NamedPeer(_) | Standing::NetworkPeer(_) => &self.asking.peers,
+            Standing::NamedPeer(_) | Standing::NetworkPeer(_) | Standing::Registrant => &self.asking.peers,
         };
+        self.place_in(places).await
+    }
+
+    /// The same for a list of the embedded epmd.
+    pub(super) async fn place_to_list(&self, standing: Standing) -> Option<SemaphorePermit<'_>> {
+        let places = match standing {
+            Standing::Itself => &self.asking.lists_of_itself,
+            Standing::NamedPeer(_) | Standing::NetworkPeer(_) | Standing::Registrant => {
+                &self.asking.lists_of_peers
+            }
+        };
+        self.place_in(places).await
+    }
+
+    async fn place_in<'a>(&self, places: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
         tokio::time::timeout(self.snapshot().backend_timeout(), places.acquire()).await.ok()?.ok()
     }
 
@@ -94,6 +170,11 @@ impl Context {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.current()
+    }
+
+    /// Changes with the generation in force.
+    pub(super) fn generations(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.subscribe()
     }
 
     /// How a link that comes up now is carried.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Session;
 use super::snapshot::Snapshot;
-use crate::policy::{Admission, Arrival, Denial};
+use crate::policy::{Admission, Arrival, Denial, LinkTarget};
 use crate::proto::epmd::NodeName;
 use crate::telemetry::{Metrics, Totals, Traffic as Carried};
 use crate::transport::Traffic;
@@ -76,7 +76,7 @@ impl Link {
             id: session.id,
             arrival: session.arrival,
             inside: session.service.inside,
-            node: session.service.node.clone(),
+            node: session.current.borrow().node.clone(),
             since: SystemTime::now(),
             begun: Instant::now(),
             traffic: Traffic::default(),
@@ -113,8 +113,9 @@ impl Link {
 
     /// Whether `next` still permits it by the leave that it has of `before`.
     fn judge(&self, held: Held, next: &Snapshot, before: &Snapshot) -> Result<Admission, Denial> {
-        let ports = (self.arrival.local.port(), self.inside);
-        next.policy.keeps(&held.admission, ports, &before.policy)
+        let outside = self.arrival.local.port();
+        let target = LinkTarget { outside, inside: self.inside, node: self.node.as_ref() };
+        next.policy.keeps(&held.admission, &target, &before.policy)
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -11,7 +11,7 @@ use crate::proto::epmd::NodeName;
 
 /// How long an answer waits for its port. A node that looks a name up gives the whole set-up 7 s
 /// (`net_kernel:connecttime`).
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the front knows of a distribution port that something listens behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Ports {
         };
         match offer {
             Some(Offer { outside, state: PortState::Open(audience) })
-                if audience == Audience::Peers || standing == Standing::Itself =>
+                if audience >= Audience::Peers || standing == Standing::Itself =>
             {
                 Reach::Open(outside)
             }

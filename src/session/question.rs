@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The longest answer that is read. epmd holds about 1,019 names of 1,020 bytes at most, so that no
-/// NAMES is longer than 1.1 MB and no DUMP than 2.3 MB.
-pub const MAX_ANSWER: u64 = 4 * 1024 * 1024;
+/// The longest answer that is read. epmd holds about 1,019 names of 1,020 bytes at most, so that its NAMES is never
+/// longer than 1.1 MB and its DUMP than 2.3 MB; those of a guard are never longer than 4 MiB and 6 MiB
+/// ([`Registry`](crate::registry::Registry)).
+pub const MAX_ANSWER: u64 = 8 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

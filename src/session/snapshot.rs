@@ -26,8 +26,8 @@ impl Snapshot {
     /// The generation that `config` makes, with no host name resolved yet.
     #[must_use]
     pub fn new(generation: u64, config: Arc<Config>) -> Self {
-        let backends = Backends { epmd: config.epmd.backend, dist: config.dist.backend.clone() };
-        let policy = Policy::new(config.cluster.network.clone(), config.dist.rules.clone());
+        let backends = Backends { epmd: config.epmd.backend.addr(), dist: config.dist.backend.clone() };
+        let policy = Policy::new(config.rules());
         let dialer = Dialer::new(backends, config.limits.backend_timeout);
         Self { generation, config, policy: Arc::new(policy), dialer }
     }

@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
+use super::syslog::Syslog;
 use crate::config::{Log, LogFormat};
 
 /// Lines that wait for a slow reader; more are dropped, so that no connection ever waits.
@@ -96,20 +97,36 @@ impl LevelHandle {
     }
 }
 
-/// Sends events to standard error, from a thread of its own. The first call in a process counts.
-pub fn init(log: &Log) -> LogGuard {
+/// Where events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sink {
+    /// Standard error.
+    StandardError,
+    /// The system's log, or nowhere where there is none: for a process that has left the terminal.
+    Syslog,
+}
+
+/// Sends events where they are to go, from a thread of its own. The first call in a process counts.
+pub fn init(log: &Log, sink: Sink) -> LogGuard {
     let unwritten = Arc::new(AtomicU64::new(0));
     let (writer, worker) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUED_LINES)
         .lossy(true)
         .thread_name("log")
-        .finish(Counting { writer: io::stderr(), unwritten: Arc::clone(&unwritten) });
+        .finish(Counting { writer: open(sink), unwritten: Arc::clone(&unwritten) });
     let dropped = DroppedLines { queue: writer.error_counter(), unwritten };
     let (dispatch, level) = dispatch(log, writer);
     if let Err(error) = tracing::dispatcher::set_global_default(dispatch) {
         tracing::debug!(%error, "log_already_open");
     }
     LogGuard { _worker: worker, dropped, level }
+}
+
+fn open(sink: Sink) -> Box<dyn Write + Send> {
+    match sink {
+        Sink::StandardError => Box::new(io::stderr()),
+        Sink::Syslog => Box::new(Syslog::open("/dev/log")),
+    }
 }
 
 fn dispatch<W>(log: &Log, writer: W) -> (Dispatch, LevelHandle)

@@ -8,8 +8,9 @@ mod metrics;
 mod process;
 mod refusals;
 mod reminders;
+mod syslog;
 
-pub use logs::{DroppedLines, LevelHandle, LogGuard, init, log_panics};
+pub use logs::{DroppedLines, LevelHandle, LogGuard, Sink, init, log_panics};
 pub use metrics::{LastReload, Metrics, Observed, PeerObserved, Readiness, ReloadOutcome, Totals, Traffic};
 pub use process::{Process, process};
 pub use refusals::{Again, RefusalLog};

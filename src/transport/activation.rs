@@ -209,6 +209,19 @@ pub fn inherited(pid: Option<&str>, names: Option<&str>) -> Result<Vec<Inherited
     Ok(taken)
 }
 
+/// The sockets that were passed to this process for whatever purpose, as [`inherited`] otherwise.
+///
+/// # Errors
+/// One of them is no TCP socket that listens.
+pub fn unnamed(pid: Option<&str>) -> io::Result<Vec<TcpListener>> {
+    if !is_ours(pid, std::process::id()) {
+        return Ok(Vec::new());
+    }
+    let mut passed = ListenFd::from_env();
+    let taken = (0..passed.len()).map(|index| passed.take_tcp_listener(index));
+    Ok(taken.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
 /// Whether the configuration and what was passed fit together.
 ///
 /// # Errors
@@ -218,7 +231,7 @@ pub fn check(inherited: &[Inherited], config: &Config) -> Result<(), ActivationE
     for Inherited { purpose, addr, .. } in inherited {
         let addr = *addr;
         let is_backend = match purpose {
-            Purpose::Epmd => addr == config.epmd.backend,
+            Purpose::Epmd => config.epmd.backend.addr() == Some(addr),
             Purpose::Dist => config.dist.backend.contains(&addr.ip()),
         };
         if is_backend {
@@ -344,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_the_configuration_has_behind_the_guard_or_does_not_forward_is_refused() {
-        let config = config("[dist]\nports = \"9100-9105\"");
+        let config = config("[epmd]\nbackend = \"127.0.0.1\"\n[dist]\nports = \"9100-9105\"");
         let check_one = |name: &str, at: SocketAddr| {
             let inherited = Inherited { addr: at, ..Inherited::new(name, socket("127.0.0.1:0")).unwrap() };
             check(&[inherited], &config)

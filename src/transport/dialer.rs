@@ -11,8 +11,8 @@ use crate::policy::{Destination, Errand, Permit};
 /// Where the destinations of permits are.
 #[derive(Debug, Clone)]
 pub struct Backends {
-    /// epmd.
-    pub epmd: SocketAddr,
+    /// epmd; `None`: the guard is the epmd.
+    pub epmd: Option<SocketAddr>,
     /// The addresses on which nodes listen, in the order in which they are tried.
     pub dist: Vec<IpAddr>,
 }
@@ -75,8 +75,8 @@ impl Dialer {
     /// # Errors
     /// That of the last address, when none does.
     pub async fn dial(&self, permit: &Permit) -> Result<Upstream, DialError> {
-        let addresses = match permit.destination() {
-            Destination::Epmd => vec![self.backends.epmd],
+        let addresses: Vec<SocketAddr> = match permit.destination() {
+            Destination::Epmd => self.backends.epmd.into_iter().collect(),
             Destination::Dist(port) => {
                 self.backends.dist.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
             }

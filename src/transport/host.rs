@@ -1,7 +1,7 @@
 //! This host: its addresses and its own names.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use dns_lookup::{AddrInfoHints, LookupErrorKind, getaddrinfo};
 
@@ -17,6 +17,14 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     ips.sort_unstable();
     ips.dedup();
     Ok(ips)
+}
+
+/// Where nodes register at their epmd: 127.0.0.1, and ::1 where this host has it.
+#[must_use]
+pub fn loopbacks() -> Vec<IpAddr> {
+    let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+    let has_v6 = interface_addresses().is_ok_and(|mut ours| ours.any(|ip| ip == v6));
+    [IpAddr::from(Ipv4Addr::LOCALHOST)].into_iter().chain(has_v6.then_some(v6)).collect()
 }
 
 /// The addresses that one of this host's own names resolves to and that are its own: where its nodes

@@ -34,7 +34,7 @@ pub struct Listener {
 /// A connection, just accepted.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The socket, with TCP_NODELAY.
+    /// The socket.
     pub stream: TcpStream,
     /// From where to where.
     pub arrival: Arrival,
@@ -86,8 +86,10 @@ impl Listener {
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     self.wait = FIRST_WAIT;
-                    // A peer that has reset by now leaves a socket without addresses or options.
-                    if let (Ok(local), Ok(())) = (stream.local_addr(), stream.set_nodelay(true)) {
+                    // Only where it listens on all addresses the kernel must be asked which one it was. A peer that
+                    // has reset by now leaves a socket without one.
+                    let bound = Some(self.addr).filter(|addr| !addr.ip().is_unspecified());
+                    if let Some(local) = bound.or_else(|| stream.local_addr().ok()) {
                         let arrival = Arrival { peer: peer.into(), local: local.into() };
                         return Accepted { stream, arrival };
                     }

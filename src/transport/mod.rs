@@ -17,5 +17,5 @@ pub use buffers::BufferPool;
 pub use dialer::{Backends, DialError, Dialer, Upstream};
 pub use listener::{Accepted, Listener};
 pub use relay::{Ended, How, Relay, Side};
-pub use reply::{answer_and_close, reset};
+pub use reply::{answer_and_close, keep_alive, reset};
 pub use traffic::{Direction, Traffic};

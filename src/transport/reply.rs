@@ -1,9 +1,10 @@
 //! Ending a connection: an answer that must arrive, or a refusal that must cost nothing.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -19,6 +20,10 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 pub async fn answer_and_close(stream: TcpStream, answer: &[u8], timeout: Duration) -> io::Result<()> {
     let mut stream = stream;
     tokio::time::timeout(timeout, stream.write_all(answer)).await??;
+    // The kernel itself is asked: tokio may not have heard yet of what has come.
+    if !matches!(SockRef::from(&stream).peek(&mut [MaybeUninit::uninit()]), Ok(1..)) {
+        return Ok(());
+    }
     stream.shutdown().await?;
     let mut scratch = [0; 1024];
     let discard = async {
@@ -33,6 +38,17 @@ pub async fn answer_and_close(stream: TcpStream, answer: &[u8], timeout: Duratio
     // Time is up or not, the answer has left; what follows is the peer's own affair.
     tokio::time::timeout(DISCARD_TIME, discard).await.unwrap_or_default();
     Ok(())
+}
+
+/// Has the kernel find out when the other host is gone, about two minutes after it went silent: for connections on
+/// which nothing is ever said.
+pub fn keep_alive(stream: &TcpStream) {
+    let probes = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    // A socket that is broken already cannot be set, and need not be.
+    SockRef::from(stream).set_tcp_keepalive(&probes).unwrap_or_default();
 }
 
 /// Makes the coming close of `stream` send an RST: the peer learns at once, and the kernel keeps no

@@ -33,6 +33,17 @@ pub fn listening() -> io::Result<Vec<Listening>> {
     })
 }
 
+/// The user of the connected socket whose own address is `source`, on this host.
+///
+/// # Errors
+/// There is none, or the kernel answers neither over netlink nor through /proc.
+pub fn owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u32> {
+    diag::owner(source, destination).or_else(|error| {
+        tracing::trace!(%error, "sock_diag_unavailable");
+        tables::owner(source, destination)
+    })
+}
+
 impl Listening {
     /// Whether a connection to `ip` and the socket's port would reach it.
     #[must_use]
@@ -79,6 +90,31 @@ mod tests {
         assert!(found.iter().all(|socket| *socket == found[0]), "{found:?}");
         drop(listener);
         assert!(ways.iter().all(|way| seen(*way).is_none()));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the connection of somebody else on this host")]
+    fn the_user_of_a_connection_is_known_by_its_ends_in_either_family() {
+        let ours = rustix::process::getuid().as_raw();
+        for on in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listener = std::net::TcpListener::bind(on).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let ip = if on.starts_with("[::1]") { "::1" } else { "127.0.0.1" };
+            let stream = std::net::TcpStream::connect((ip, port)).unwrap();
+            let (source, destination) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+            for way in [owner, diag::owner, tables::owner] {
+                assert_eq!(way(source, destination).unwrap(), ours, "{on}");
+                let nobody = SocketAddr::new(source.ip(), 1);
+                assert!(way(nobody, destination).is_err(), "{on}");
+            }
+            // Who closes at once is not root, whatever the kernel says of what he has left.
+            drop(stream);
+            let accepted = listener.accept().unwrap().0;
+            for way in [owner, diag::owner, tables::owner] {
+                assert!(way(source, destination).is_err(), "{on}");
+            }
+            drop(accepted);
+        }
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(crate) fn a_status() -> Status {
         warnings: Vec::new(),
         connections: 3,
         links: 2,
+        names: None,
         listeners: vec![
             listener("epmd", "192.0.2.1:4369", ListenerAudience::Peers, None),
             listener("dist", "[2001:db8::1]:9100", ListenerAudience::ItselfOnly, Some(9100)),

@@ -3,6 +3,7 @@
 //! A node stays when epmd forgets its name, for epmd forgets all of them for 2 s when it restarts; it goes
 //! with its socket, even where another program takes the same port at once.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -125,6 +126,21 @@ impl Nodes {
             node.names.remove(place);
         }
         node.names.push(name);
+    }
+
+    /// Whether the node at this port of its own has this name.
+    pub(super) fn knows(&self, name: &NodeName, port: u16) -> bool {
+        self.by_port.get(&port).is_some_and(|node| node.names.contains(name))
+    }
+
+    /// Forgets a name whose registration at the embedded epmd has ended.
+    pub(super) fn forget(&mut self, name: &NodeName, port: u16) {
+        if let Entry::Occupied(mut node) = self.by_port.entry(port) {
+            node.get_mut().names.retain(|known| known != name);
+            if node.get().names.is_empty() {
+                node.remove();
+            }
+        }
     }
 
     /// Forgets the nodes whose sockets have gone. Where two sockets have one number, either may be the

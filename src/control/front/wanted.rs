@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::nodes::Offered;
-use crate::config::{Config, ListenOn};
+use crate::config::{Config, EpmdBackend, ListenOn};
 use crate::control::addresses::Addresses;
-use crate::policy::Audience;
+use crate::policy::{Audience, SelfAt};
 use crate::session::{Role, Service};
 
 /// What a port is to serve, whom, and where it leads.
@@ -30,17 +30,25 @@ pub(super) fn wanted(
         // An address that is listed and is our own name's is for peers.
         place.service.audience = place.service.audience.max(audience);
     };
+    let epmd_inside = epmd.backend.addr().map_or(0, |addr| addr.port());
     for (on, port) in &epmd.listen {
-        for (ip, audience) in reachable(*on, addresses) {
+        let mut places = reachable(*on, addresses);
+        if epmd.backend == EpmdBackend::Embedded {
+            // Where nodes register (`erl_epmd:do_register_node`).
+            places.extend(addresses.loopbacks.iter().map(|ip| (*ip, Audience::ItselfOnly)));
+        }
+        for (ip, audience) in places {
             let addr = SocketAddr::new(ip, *port);
-            if addr != epmd.backend {
-                want(addr, Role::Epmd, Service { audience, inside: epmd.backend.port(), node: None });
+            let Some(audience) = told_apart(audience, &epmd.self_at, ip) else { continue };
+            if epmd.backend.addr() != Some(addr) {
+                want(addr, Role::Epmd, Service { audience, inside: epmd_inside, node: None });
             }
         }
     }
     for Offered { inside, outside, node } in offered {
         let Some(outside) = outside else { continue };
         for (ip, audience) in dist.listen.iter().flat_map(|on| reachable(*on, addresses)) {
+            let Some(audience) = told_apart(audience, &dist.self_at, ip) else { continue };
             if !dist.backend.contains(&ip) {
                 let service = Service { audience, inside: *inside, node: node.clone() };
                 want(SocketAddr::new(ip, *outside), Role::Dist, service);
@@ -48,6 +56,15 @@ pub(super) fn wanted(
         }
     }
     wanted
+}
+
+/// Whom a listener is for where this host itself is known there, or not. `None`: for nobody.
+fn told_apart(audience: Audience, self_at: &SelfAt, listener: IpAddr) -> Option<Audience> {
+    match (audience, self_at.covers(listener)) {
+        (audience, true) => Some(audience),
+        (Audience::Peers | Audience::PeersOnly, false) => Some(Audience::PeersOnly),
+        (Audience::ItselfOnly, false) => None,
+    }
 }
 
 /// The addresses that are listed, for peers, and the ones of this host's own names, for itself.
@@ -78,6 +95,7 @@ mod tests {
         let addresses = Addresses {
             interfaces: vec!["192.0.2.1".parse().unwrap()],
             own_names: vec!["127.0.1.1".parse().unwrap(), "192.0.2.1".parse().unwrap()],
+            loopbacks: vec!["127.0.0.1".parse().unwrap()],
         };
         let wanted = wanted(&config, &addresses, &[offered(43211, 9100)]);
         let mut shown: Vec<_> = wanted
@@ -88,9 +106,10 @@ mod tests {
         assert_eq!(
             shown,
             [
-                "127.0.1.1:4369 epmd ItselfOnly 4369",
+                "127.0.0.1:4369 epmd ItselfOnly 0",
+                "127.0.1.1:4369 epmd ItselfOnly 0",
                 "127.0.1.1:9100 dist ItselfOnly 43211",
-                "192.0.2.1:4369 epmd Peers 4369",
+                "192.0.2.1:4369 epmd Peers 0",
                 "192.0.2.1:9100 dist Peers 43211",
             ]
         );

@@ -16,6 +16,8 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::Listening;
 
+/// The state of a connection that is open both ways (`TCP_ESTABLISHED`).
+const ESTABLISHED: u8 = 1;
 /// More than the kernel puts into one datagram of a dump.
 const DATAGRAM: usize = 64 * 1024;
 
@@ -29,23 +31,53 @@ pub(super) fn listening() -> io::Result<Vec<Listening>> {
     socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
     let mut found = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        socket.send(&request(family), 0)?;
+        let any = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+        socket.send(&request(family, StateFlags::LISTEN, (any, NLM_F_REQUEST | NLM_F_DUMP)), 0)?;
         while !receive(&socket, &mut found)? {}
     }
     Ok(found)
 }
 
-fn request(family: u8) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-    let question = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::LISTEN,
-        socket_id,
+/// The user of one connected TCP socket.
+///
+/// # Errors
+/// There is no such socket, the kernel has no `sock_diag`, or does not let us ask.
+pub(super) fn owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u32> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.bind_auto()?;
+    socket.connect(&netlink_sys::SocketAddr::new(0, 0))?;
+    let family = if source.is_ipv4() { AF_INET } else { AF_INET6 };
+    let socket_id = SocketId {
+        source_port: source.port(),
+        destination_port: destination.port(),
+        source_address: source.ip(),
+        destination_address: destination.ip(),
+        interface_id: 0,
+        // INET_DIAG_NOCOOKIE: whichever socket it is.
+        cookie: [0xff; 8],
     };
+    socket.send(&request(family, StateFlags::all(), (socket_id, NLM_F_REQUEST)), 0)?;
+    let mut datagram = Vec::with_capacity(DATAGRAM);
+    socket.recv(&mut datagram, 0)?;
+    let message = NetlinkMessage::<SockDiagMessage>::deserialize(&datagram).map_err(io::Error::other)?;
+    if let NetlinkPayload::Error(error) = message.payload {
+        return Err(error.to_io());
+    }
+    let NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) = message.payload else {
+        return Err(io::Error::other("an answer of another kind"));
+    };
+    // Of what a process has closed the kernel says that it is root's.
+    if response.header.state != ESTABLISHED || response.header.inode == 0 {
+        return Err(io::Error::other("the connection is closed at its own end"));
+    }
+    Ok(response.header.uid)
+}
+
+fn request(family: u8, states: StateFlags, (socket_id, flags): (SocketId, u16)) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let question =
+        InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::empty(), states, socket_id };
     let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(question).into());
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];

@@ -13,6 +13,9 @@ use super::Listening;
 /// The state of a listening socket in the tables (`TCP_LISTEN`).
 const LISTEN: &str = "0A";
 
+/// The state of a connection that is open both ways (`TCP_ESTABLISHED`).
+const ESTABLISHED: &str = "01";
+
 /// All listening TCP sockets of this network namespace.
 ///
 /// # Errors
@@ -26,6 +29,36 @@ pub(super) fn listening() -> io::Result<Vec<Listening>> {
         other => other?,
     }
     Ok(found)
+}
+
+/// The user of one connected TCP socket.
+///
+/// # Errors
+/// There is no such socket, or /proc cannot be read.
+pub(super) fn owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u32> {
+    // A socket of the other family may be connected by mapped addresses.
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let mut lines = BufReader::with_capacity(4096, File::open(path)?).lines();
+        let _heading = lines.next().transpose()?;
+        for line in lines {
+            if let Some(uid) = owner_in(&line?, source, destination) {
+                return Ok(uid);
+            }
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// The user of one line of the table, if it is of this connection.
+fn owner_in(line: &str, source: SocketAddr, destination: SocketAddr) -> Option<u32> {
+    let mut fields = line.split_ascii_whitespace();
+    let folded = |text| parse_addr(text).map(|addr| SocketAddr::new(addr.ip().to_canonical(), addr.port()));
+    let ends = (folded(fields.nth(1)?)?, folded(fields.next()?)?);
+    let state = fields.next()?;
+    let uid = fields.nth(3)?.parse().ok()?;
+    // Of what a process has closed the kernel says that it is root's.
+    let is_held = state == ESTABLISHED && fields.nth(1)? != "0";
+    (is_held && ends == (source, destination)).then_some(uid)
 }
 
 /// The kernel lists listening sockets before all others, so reading ends at the first that does not
