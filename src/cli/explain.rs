@@ -75,7 +75,7 @@ fn explain_offline(arguments: &ExplainArguments) -> ExitCode {
     };
     let config = loaded.config;
     let answers = resolve(&config.cluster.network);
-    let policy = Policy::new(config.cluster.network.clone(), config.dist.rules.clone()).with_answers(answers);
+    let policy = Policy::new(config.rules()).with_answers(answers);
     let own: Vec<IpAddr> = host::addresses().unwrap_or_default();
     let facts = Facts { config: &config, label: &label, policy: &policy, own: &own, running: None };
     tell(&answer(&question, facts), arguments)

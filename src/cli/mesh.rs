@@ -62,7 +62,7 @@ pub(super) fn check(own: &Config, files: &[PeerFile], color: Color) -> Result<Ve
 }
 
 fn policy_of(config: &Config) -> Policy {
-    let policy = Policy::new(config.cluster.network.clone(), config.dist.rules.clone());
+    let policy = Policy::new(config.rules());
     let answers = resolve(policy.network());
     policy.with_answers(answers)
 }

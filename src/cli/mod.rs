@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod drain;
+mod epmd;
 mod explain;
 mod links;
 mod mesh;
@@ -72,9 +73,12 @@ struct ConfigArguments {
     allow: Vec<Target>,
 }
 
-/// Reads the arguments, does what they say, and returns the exit code.
+/// Reads the arguments, does what they say, and returns the exit code. A program that is called `epmd` is epmd.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(program) = std::env::args_os().next().filter(|program| epmd::is_meant(program)) {
+        return epmd::epmd(&program);
+    }
     perform(Arguments::parse().command)
 }
 

@@ -32,7 +32,7 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
     if let Err(error) = activation::check(&inherited, &loaded.config) {
         return refuse(&error);
     }
-    let log = telemetry::init(&loaded.config.log);
+    let log = telemetry::init(&loaded.config.log, telemetry::Sink::StandardError);
     telemetry::log_panics();
     tracing::info!(config = label, "configuration_loaded");
     for problem in loaded.warnings.iter() {

@@ -109,7 +109,9 @@ fn head(status: &Status) -> String {
         }
     }
     let connections = counted(status.connections.into(), "connection");
-    lines.push(format!("{}, {connections}", counted(status.links, "link")));
+    let names =
+        status.names.map_or_else(String::new, |names| format!(", {} registered", counted(names, "name")));
+    lines.push(format!("{}, {connections}{names}", counted(status.links, "link")));
     if status.ready {
         lines.push("READY".to_owned());
     } else if status.not_ready.is_empty() {
@@ -134,6 +136,7 @@ fn ports(listeners: &[ListenerDocument]) -> String {
         let audience = match port.audience {
             ListenerAudience::Peers => "peers",
             ListenerAudience::ItselfOnly => "self",
+            ListenerAudience::PeersOnly => "peers only",
         };
         let state = match port.state {
             ListenerState::Open => "open",
