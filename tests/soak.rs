@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use support::erlang::{Epmd, EpmdListen, Node};
 use support::eventually::eventually;
-use support::guard::{Guard, SOON, front};
+use support::guard::{Guard, SOON, embedded, front};
 use support::host::Host;
 use support::lab::Lab;
 use support::reloads::many;
@@ -112,4 +112,34 @@ fn ten_minutes_of_links_lookups_and_strangers_leave_nothing_behind() {
 fn twenty_thousand_reloads_under_load_lose_no_permitted_link_and_nothing_grows() {
     assert!(prerequisites::require(), "a soak needs its hosts");
     eprintln!("{:?}", many(100, 20_000));
+}
+
+/// The keepalive of the kernel needs about two minutes.
+#[test]
+fn the_name_of_another_host_goes_when_that_host_is_gone_without_a_word() {
+    assert!(prerequisites::require(), "a soak needs its hosts");
+    let lab = Lab::new(&["h1", "h2"]);
+    let (h1, h2) = (lab.host("h1"), lab.host("h2"));
+    let guard =
+        Guard::start(&lab, &h1, &format!("{}[epmd]\nregister_from = [\"192.0.2.2\"]\n", embedded(&[])));
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 4369));
+    let names = || String::from_utf8(wire::ask(&h1.connect(loopback).unwrap(), b"n").split_off(4)).unwrap();
+    let register = |from: &Host, to: SocketAddr, name: u8| {
+        let registration = from.connect(to).unwrap();
+        let alive = [b'x', 0x23, 0x8c, b'M', 0, 0, 6, 0, 5, 0, 1, name, 0, 0];
+        wire::send(&registration, &wire::framed(&alive)).unwrap();
+        eventually("it is registered", SOON, || names().contains(&format!("name {} ", char::from(name))));
+        registration
+    };
+    let _own = register(&h1, loopback, b'o');
+    let _far = register(&h2, SocketAddr::new(h1.v4().into(), 4369), b'f');
+    assert_eq!(names().lines().count(), 2);
+    let begun = Instant::now();
+    let mut ip = h2.command("ip");
+    assert!(ip.args(["link", "set", "eth0", "down"]).status().unwrap().success());
+    eventually("the name goes", Duration::from_secs(240), || names() == "name o at port 9100\n");
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(55), "it was no keepalive that ended it: {took:?}");
+    guard.wait_event("closed", &[("reason", "unregistered_by_node"), ("standing", "registrant")]);
+    eprintln!("the name went after {took:?}");
 }

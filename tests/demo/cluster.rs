@@ -24,6 +24,8 @@ pub(crate) fn config(others: &str) -> String {
     format!(
         "[cluster]\n\
          allow = [\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\"{others}]\n\
+         [epmd]\n\
+         backend = \"127.0.0.1:4369\"\n\
          [log]\n\
          level = \"debug\"  # every refusal, not only the first of a source in a minute\n"
     )

@@ -121,7 +121,7 @@ fn names_carries_the_port_that_was_dialled() {
     let lab = Lab::new(&["h1", "h2"]);
     let host = lab.host("h1");
     let _epmd = Epmd::start(&host, EpmdListen::Loopback);
-    let config = format!("{}[epmd]\nlisten = [\"*:5369\"]\n", front(EVERYBODY));
+    let config = front(EVERYBODY).replace("[epmd]", "[epmd]\nlisten = [\"*:5369\"]");
     let guard = Guard::launch(&lab, &host, &config);
     guard.wait_open(5369);
     let _node = Node::named("a", &host).port(9100).start();

@@ -33,6 +33,9 @@ deny = [
 name = "h4"
 addresses = ["192.0.2.4"]
 
+[epmd]
+backend = "127.0.0.1:4369"
+
 [dist]
 range = "9100-9200"
 

@@ -125,8 +125,9 @@ fn a_full_disk_and_one_that_goes_away_cost_lines_of_the_log_and_nothing_else() {
     let disk = TinyDisk::at(lab.dir().join("tiny"));
     let (config, log) = (disk.0.join("h1.toml"), disk.0.join("log"));
     let front = front(EVERYBODY);
-    let (rules, logging) = front.split_once("[log]").unwrap();
-    let head = format!("[admin]\nsocket = {:?}\n[log]{logging}", admin_socket(&lab, &host));
+    // The rules come last, so that they are what a file that is cut off loses.
+    let (rules, rest) = front.split_once("[epmd]").unwrap();
+    let head = format!("[admin]\nsocket = {:?}\n[epmd]{rest}", admin_socket(&lab, &host));
     fs::write(&config, format!("{head}{rules}")).unwrap();
     let _epmds = [&host, &peer].map(|host| Epmd::start(host, EpmdListen::Loopback));
     let appending = File::options().create(true).append(true).open(&log).unwrap();

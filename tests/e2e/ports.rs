@@ -151,7 +151,7 @@ fn this_hosts_own_names_are_served_for_itself() {
     let lab = Lab::new(&["h1"]);
     let host = lab.host("h1");
     let _epmd = Epmd::start(&host, EpmdListen::Loopback);
-    let config = format!("{}[epmd]\nlisten = [\"192.0.2.1\"]\n", front(&[]));
+    let config = front(&[]).replace("[epmd]", "[epmd]\nlisten = [\"192.0.2.1\"]");
     let _guard = Guard::launch(&lab, &host, &config);
     let _node = Node::named("a", &host).port(9100).start();
     // The host name resolves to 127.0.1.1, as on Debian.
@@ -174,7 +174,7 @@ fn where_only_this_hosts_own_name_leads_no_peer_is_let_in() {
     let _epmd = Epmd::start(&host, EpmdListen::Loopback);
     // The own name leads to an address that the operator left out.
     host.replace_hosts(|line| Some(line.replace("127.0.1.1", "192.0.2.1")));
-    let config = format!("{}[epmd]\nlisten = [\"2001:db8::1\"]\n", front(EVERYBODY));
+    let config = front(EVERYBODY).replace("[epmd]", "[epmd]\nlisten = [\"2001:db8::1\"]");
     let guard = Guard::launch(&lab, &host, &config);
     guard.wait_event("port_opened", &[("listener", "192.0.2.1:4369"), ("audience", "self")]);
     guard.wait_event("port_opened", &[("listener", "[2001:db8::1]:4369"), ("audience", "peers")]);

@@ -346,7 +346,7 @@ const MISTAKES: [(&str, Spoil, &[&str]); 11] = [
     ),
     (
         "a port that is taken",
-        |ruled, _| ruled.change("[dist]", "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]\n[dist]"),
+        |ruled, _| ruled.change("[epmd]", "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]"),
         &["epmd cannot be served on 192.0.2.1:4370", "in use"],
     ),
     (
@@ -420,7 +420,7 @@ fn a_refusal_names_all_that_is_wrong_and_what_would_change_and_be_cut() {
     let _somebody = ruled.host().listen(ruled.at(4370)).unwrap();
     let spoilt = front(&["192.0.2.9"])
         .replace("\"json\"", "\"text\"")
-        .replace("[dist]", "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]\n[dist]");
+        .replace("[epmd]", "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]");
     let told = ruled.reload(&spoilt);
     assert_eq!(told.code, 1, "{}", told.out);
     for words in
@@ -451,7 +451,7 @@ fn an_address_that_a_reload_adds_is_opened_and_one_that_it_removes_is_closed_and
     host.add_address("192.0.2.101/24");
     // This peer knows the host by its other address.
     peer.replace_hosts(|line| Some(line.replace("192.0.2.1 ", "192.0.2.101 ")));
-    let listen = |on: &str| front(PEERS).replace("[dist]", &format!("[epmd]\nlisten = [{on}]\n[dist]"));
+    let listen = |on: &str| front(PEERS).replace("[epmd]", &format!("[epmd]\nlisten = [{on}]"));
     let ruled = Ruled::launch(lab, &listen("\"192.0.2.1\""));
     let is_open = |addr: &str| ruled.host().listeners().contains(&addr.parse().unwrap());
     eventually("the guard serves", SOON, || is_open("192.0.2.1:4369"));
@@ -720,8 +720,7 @@ fn a_port_that_is_taken_already_does_not_keep_a_reload_from_closing_another_hole
     let host = lab.host("h1");
     let taken: SocketAddr = "192.0.2.1:4370".parse().unwrap();
     let somebody = host.listen(taken).unwrap();
-    let config =
-        front(PEERS).replace("[dist]", "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]\n[dist]");
+    let config = front(PEERS).replace("[epmd]", "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]");
     let ruled = Ruled::launch(lab, &config);
     ruled.guard().wait_event("port_taken", &[("listener", "192.0.2.1:4370")]);
     let told =
@@ -1077,8 +1076,8 @@ fn a_name_of_a_configuration_that_was_not_put_in_force_is_not_asked_for_any_more
     assert_eq!(check.code, 0, "{}", check.out);
     assert_eq!(ruled.reload(&other("refused").replace("\"json\"", "\"text\"")).code, 1);
     let _somebody = ruled.host().listen(ruled.at(4370)).unwrap();
-    let taken = "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]\n[dist]";
-    assert_eq!(ruled.reload(&other("taken").replace("[dist]", taken)).code, 1);
+    let taken = "[epmd]\nlisten = [\"192.0.2.1\", \"192.0.2.1:4370\"]";
+    assert_eq!(ruled.reload(&other("taken").replace("[epmd]", taken)).code, 1);
     assert!(names.count("checked") > 0 && names.count("taken") > 0);
     let count = || ["checked", "refused", "taken"].map(|name| names.count(name));
     let (before, known) = (count(), names.count("known"));

@@ -55,7 +55,7 @@ impl Asked {
         let lab = Lab::new(&["h1", "h2"]);
         let host = lab.host("h1");
         let epmd = host.listen("127.0.0.1:4368".parse().unwrap()).unwrap();
-        let config = front(EVERYBODY).replace("[dist]", "[epmd]\nbackend = \"127.0.0.1:4368\"\n[dist]");
+        let config = front(EVERYBODY).replace("127.0.0.1:4369", "127.0.0.1:4368");
         let guard = Guard::start(&lab, &host, &config);
         let peer = lab.host("h2").connect(SocketAddr::new(host.v4().into(), 4369)).unwrap();
         send(&peer, &framed(b"za")).unwrap();

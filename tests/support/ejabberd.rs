@@ -46,6 +46,7 @@ pub struct EjabberdBuilder {
     host: Host,
     cookie: String,
     port: String,
+    settings: String,
 }
 
 impl EjabberdBuilder {
@@ -67,6 +68,14 @@ impl EjabberdBuilder {
     #[must_use]
     pub fn single_port(mut self, port: u16) -> Self {
         self.port = format!("ERL_DIST_PORT={port}");
+        self
+    }
+
+    /// One more line of `ejabberdctl.cfg`, which is shell.
+    #[must_use]
+    pub fn setting(mut self, line: &str) -> Self {
+        self.settings.push_str(line);
+        self.settings.push('\n');
         self
     }
 
@@ -95,10 +104,12 @@ impl EjabberdBuilder {
              {}\n\
              EJABBERD_PID_PATH={}\n\
              # Schedulers that spin take the processors from the other nodes of the test.\n\
-             ERL_OPTIONS=\"-env ERL_CRASH_DUMP_BYTES 0 +sbwt none +sbwtdcpu none +sbwtdio none\"\n",
+             ERL_OPTIONS=\"-env ERL_CRASH_DUMP_BYTES 0 +sbwt none +sbwtdcpu none +sbwtdio none\"\n\
+             {}",
             ejabberd.node_name(),
             self.port,
             ejabberd.pid_file().display(),
+            self.settings,
         );
         // One listener, on loopback, because none at all is not a configuration that anybody has.
         let configuration = "\
@@ -139,6 +150,7 @@ impl Ejabberd {
             host: host.clone(),
             cookie: "secret".to_owned(),
             port: "FIREWALL_WINDOW=9100-9105".to_owned(),
+            settings: String::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -28,6 +29,7 @@ pub struct NodeBuilder {
     cookie: String,
     family: Family,
     interface: Interface,
+    erl: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -105,6 +107,13 @@ impl NodeBuilder {
         self.kernel("net_ticktime", &seconds.to_string())
     }
 
+    /// Another `erl` than the one in the PATH.
+    #[must_use]
+    pub fn erl(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.erl);
+        self
+    }
+
     /// A parameter of the kernel application, as an Erlang term.
     #[must_use]
     pub fn kernel(self, parameter: &str, term: &str) -> Self {
@@ -148,7 +157,7 @@ impl NodeBuilder {
     ///
     /// When it does not start.
     pub fn try_start(self) -> Result<Node, String> {
-        let mut command = self.host.command_as(USER, "erl");
+        let mut command = self.host.command_as(USER, &self.erl);
         // -noshell and not -noinput, which would close the standard input that the agent listens to.
         command.args(["-noshell", "-name", &self.name, "-setcookie", &self.cookie]);
         // Schedulers that spin while they wait for work take the processors from the other VMs of the test.
@@ -202,6 +211,7 @@ impl Node {
             cookie: "secret".to_owned(),
             family: Family::Inet,
             interface: Interface::Loopback,
+            erl: "erl".into(),
             args: Vec::new(),
             env: Vec::new(),
         }

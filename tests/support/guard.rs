@@ -29,20 +29,29 @@ pub struct Guard {
     daemon: Daemon,
 }
 
-/// A front for distribution ports 9100 to 9110 on all addresses of the host, with a log that tests can
+/// An epmd on loopback.
+const BEHIND: &str = "[epmd]\nbackend = \"127.0.0.1:4369\"\n";
+const LOG: &str = "[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+
+/// A front for an epmd on loopback and for distribution ports 9100 to 9110 on all addresses of the host, with a log that tests can
 /// read.
 #[must_use]
 pub fn front(allow: &[&str]) -> String {
-    format!(
-        "[cluster]\nallow = {allow:?}\n[dist]\nports = \"9100-9110\"\n[log]\nformat = \"json\"\nlevel = \"debug\"\n"
-    )
+    format!("[cluster]\nallow = {allow:?}\n[dist]\nports = \"9100-9110\"\n{BEHIND}{LOG}")
 }
 
-/// A front for the registered nodes, whatever their ports, on all addresses of the host: the default, with a
-/// log that tests can read.
+/// A front for the nodes that are registered at an epmd on loopback, whatever their ports, on all addresses of the
+/// host, with a log that tests can read.
 #[must_use]
 pub fn registered(allow: &[&str]) -> String {
-    format!("[cluster]\nallow = {allow:?}\n[log]\nformat = \"json\"\nlevel = \"debug\"\n")
+    format!("[cluster]\nallow = {allow:?}\n{BEHIND}{LOG}")
+}
+
+/// An epmd of the guard's own, and a front for the nodes that are registered there: the default, with a log that
+/// tests can read.
+#[must_use]
+pub fn embedded(allow: &[&str]) -> String {
+    format!("[cluster]\nallow = {allow:?}\n{LOG}")
 }
 
 /// What `epmd-guard status --json` prints on the host.

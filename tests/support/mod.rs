@@ -15,6 +15,7 @@ pub mod ends;
 pub mod epmd;
 pub mod erlang;
 pub mod eventually;
+pub mod flood;
 pub mod guard;
 pub mod host;
 pub mod lab;

@@ -257,10 +257,10 @@ fn config(number: u32) -> String {
         (false, false) if bit(3) => "[9100, 9105]",
         (false, false) => "\"9100-9106\"",
     };
-    let epmd = if epmd_too { format!("[epmd]\nlisten = [\"*\", \"*:{EPMD_TOO}\"]\n") } else { String::new() };
+    let listen = if epmd_too { format!("listen = [\"*\", \"*:{EPMD_TOO}\"]\n") } else { String::new() };
     let per_address = if bit(4) { 512 } else { 200 };
     format!(
-        "[cluster]\nallow = {allow:?}\n{epmd}[dist]\nports = {ports}\n[limits]\nper_address = {per_address}\n\
+        "[cluster]\nallow = {allow:?}\n[epmd]\nbackend = \"127.0.0.1:4369\"\n{listen}[dist]\nports = {ports}\n[limits]\nper_address = {per_address}\n\
          [log]\nformat = \"json\"\n{peers}"
     )
 }
