@@ -8,13 +8,16 @@ TEST_THREADS ?= 3
 # For each fuzz target.
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+# For `make differential`: how long, and the seed of its cases, of the clock if not set.
+SECONDS ?= 3600
+SEED ?=
 # `--locked` makes cargo fail where Cargo.lock does not fit Cargo.toml; .ci/run sets it.
 LOCKED ?=
 # For `make run`; see scripts/run.sh.
 export ALLOW PORTS
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo prerequisites test lint bench fuzz soak clean
+.PHONY: help build run demo prerequisites test lint bench fuzz differential soak clean
 
 help: ## List these commands
 	@echo 'make COMMAND, where COMMAND is one of:'
@@ -25,11 +28,12 @@ help: ## List these commands
 	@echo '  PORTS           run: the distribution ports; those of the registered nodes if not set'
 	@echo '  TEST_THREADS    test: how many tests run at one time; $(TEST_THREADS)'
 	@echo '  FUZZ_SECONDS    fuzz: for each target; $(FUZZ_SECONDS)'
+	@echo '  SECONDS, SEED   differential: how long, $(SECONDS), and from which seed; the clock if not set'
 
 build: ## Build the release binary, target/release/epmd-guard
 	cargo build $(LOCKED) --release --bin epmd-guard
 
-run: ## Run the guard on this machine, in front of an epmd on loopback; Ctrl-C ends both
+run: ## Run the guard on this machine, as its epmd, until Ctrl-C
 	@exec scripts/run.sh
 
 demo: prerequisites ## Show an ejabberd cluster behind guards, and what a stranger gets (root)
@@ -57,7 +61,7 @@ lint: ## Check formatting, lints, documentation, and the licences and sources of
 		echo 'SKIPPED: cargo deny is not installed (cargo install --locked cargo-deny)'; \
 	fi
 
-bench: ## Measure
+bench: ## Measure, beside the installed epmd; the flood needs root
 	cargo bench $(LOCKED) --bench '*'
 
 # New inputs go to a folder of their own: the committed corpus grows only by hand.
@@ -70,6 +74,11 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (nightly Rust and cargo-fuzz)
 		cargo +nightly fuzz run $$target $(CURDIR)/fuzz/target/corpus/$$target $(CURDIR)/fuzz/corpus/$$target \
 			-- -max_total_time=$(FUZZ_SECONDS); \
 	done
+
+# `make test` has a minute of it.
+differential: prerequisites ## Compare the epmd with the installed one for SECONDS (root)
+	CI=true EPMD_DIFF_SECONDS=$(SECONDS) EPMD_DIFF_SEED=$(SEED) \
+		cargo test $(LOCKED) --test differential the_same_bytes -- --nocapture
 
 soak: prerequisites ## Run the long tests, about ten minutes each (root)
 	cargo test $(LOCKED) --test soak -- --nocapture --test-threads=1
