@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Runs the guard on this machine, in front of an epmd on loopback, until Ctrl-C (`make run`).
+# Runs the guard on this machine, as its epmd, until Ctrl-C (`make run`).
 #
 #   ALLOW="192.0.2.8 h2.example.net"   who is let in besides this machine; nobody if not set
 #   PORTS="9100-9199"                  the distribution ports, several ranges with spaces between; those of the
 #                                      registered nodes if not set
 #
-# An epmd on loopback is used if there is one, and left running; otherwise one is started, and ended at the
-# end. Where somebody else serves epmd's port on the machine's own addresses, all of it runs in a network
-# namespace instead. What is made here is removed at the end.
+# No other epmd is started. Where somebody serves epmd's port already, which is left alone, the guard runs in a
+# network namespace instead. What is made here is removed at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -24,7 +23,6 @@ netns=   # the namespace, when there is one
 outside= # the machine's own end of the link to it
 here=machine
 enter=() # what runs a command where the guard runs
-epmd_pid=
 guard_pid=
 
 main() {
@@ -41,7 +39,6 @@ main() {
     install --mode=755 "$built" "$dir/epmd-guard"
     write_config
     choose_place
-    start_epmd
     start_guard
     explain
     local status=0
@@ -80,14 +77,14 @@ quoted() {
     echo "${all%, }"
 }
 
-# On the machine itself, or in a namespace where its own addresses are not free.
+# On the machine itself, or in a namespace where epmd's port is not free.
 choose_place() {
     local holders cure=
-    holders=$(outside_holders)
+    holders=$(holders)
     if [ -n "$holders" ]; then
-        printf '\n%s\n%s\n' "These serve epmd's port on this machine's own addresses already, and are left alone:" \
-            "$holders"
-        cure="let them listen on loopback only (ERL_EPMD_ADDRESS=127.0.0.1), or "
+        printf '\n%s\n%s\n' "Somebody serves epmd's port on this machine already, and is left alone:" "$holders"
+        held_names
+        cure="free the port, or "
     elif ! addresses | grep -qv :; then
         printf '\n%s\n' "This machine has no IPv4 address besides loopback, which the commands to try need."
     else
@@ -96,18 +93,35 @@ choose_place() {
     [ "$(id -u)" = 0 ] ||
         die "${cure}run this as root, which can do without, in a network namespace: sudo -E make run"
     make_namespace
-    echo "The guard and an epmd run in a network namespace of their own instead: $netns"
+    echo "The guard runs in a network namespace of its own instead: $netns"
 }
 
-# Who listens on 4369 of an address that is not loopback: address, and process where it can be seen.
-outside_holders() {
+# Who listens on 4369: address, and process where it can be seen.
+holders() {
     ss --no-header --listening --tcp --numeric --processes 'sport = :4369' | awk '
-        { address = $4; sub(/:[0-9]+$/, "", address) }
-        address ~ /^127\./ || address == "[::1]" || address ~ /^\[::ffff:127\./ { next }
         { who = $6 }
         who ~ /pid=/ { gsub(/users:|[()"]/, "", who); sub(/,pid=/, ", process ", who); sub(/,fd=.*/, "", who) }
         who == "" { who = "a process of another user" }
         { print "    " $4 "  " who }'
+}
+
+# What to do about it, which depends on whether it is an epmd, and has nodes.
+held_names() {
+    local names
+    if ! names=$("$dir/epmd-guard" names 127.0.0.1 2>/dev/null); then
+        echo "It does not answer as an epmd does."
+        return
+    fi
+    # Behind the line that says which port it serves.
+    names=$(tail --lines=+2 <<<"$names")
+    if [ -n "$names" ]; then
+        printf '%s\n%s\n' "It is an epmd, or a guard, with these nodes:" "${names//name /    }"
+    else
+        echo "It is an epmd, or a guard, without a node."
+    fi
+    echo "To have the guard take its place on this machine, stop it and run this again. Nodes of OTP 23.3 and later"
+    echo "register anew within 2 s. Debian: systemctl disable --now epmd.socket epmd.service, which stops ejabberd too;"
+    echo "see docs/operations.md. Otherwise end its process, or let \`epmd -kill\` do it, which refuses while there are nodes."
 }
 
 # The addresses that "*" means in the configuration, IPv4 first.
@@ -134,18 +148,6 @@ make_namespace() {
         return
     done
     die "the networks for tests are all in use here: ${test_networks[*]}"
-}
-
-start_epmd() {
-    if [ -z "$netns" ] && is_served 127.0.0.1; then
-        "$dir/epmd-guard" names 127.0.0.1 >/dev/null ||
-            die "somebody serves 127.0.0.1:4369, but not as an epmd does: $(ss -Hltnp 'sport = :4369')"
-        return
-    fi
-    # Not as a daemon, so that it is ours to end.
-    as nobody env ERL_EPMD_ADDRESS=127.0.0.1 epmd &
-    epmd_pid=$!
-    await "epmd to serve 127.0.0.1:4369" "$epmd_pid" is_served 127.0.0.1
 }
 
 start_guard() {
@@ -200,8 +202,7 @@ explain() {
     address=${served[0]}
     [ ${#allow[@]} = 0 ] || peers=$(listed "${allow[@]}")
     local prefix="${enter[*]:+${enter[*]} }"
-    local node="$prefix${prefix:+env }ERL_EPMD_ADDRESS=127.0.0.1 erl -setcookie try -kernel inet_dist_use_interface"
-    node+=" '{127,0,0,1}'"
+    local node="${prefix}erl -setcookie try -kernel inet_dist_use_interface '{127,0,0,1}'"
     if [ ${#ports[@]} != 0 ]; then
         nodes="$(listed "${ports[@]}") (nodes)"
         node+=" inet_dist_listen_min ${ports[0]%%-*} inet_dist_listen_max ${ports[0]##*-}"
@@ -211,18 +212,18 @@ explain() {
 --------------------------------------------------------------------------------
 The guard runs${netns:+, in the network namespace $netns}.
 
-  It serves         $(listed "${served[@]}"), on port 4369 (epmd) and, while a node
-                    listens behind them, on $nodes
-  It stands before  the epmd on 127.0.0.1:4369, which $(whose_epmd)
-  It lets in        this $here, and besides: $peers
+  It is         the epmd of this $here: nodes register at 127.0.0.1:4369, as they always do
+  It serves     $(listed "${served[@]}"), on port 4369 (epmd) and, while a node
+                listens behind them, on $nodes
+  It lets in    this $here, and besides: $peers
 
 Try, in another terminal${netns:+ and as root}:
 
-  Start a node. It listens on loopback, and so can be reached only through the guard:
+  Start a node. It registers with the guard, and listens on loopback, so that it is reached only through the guard:
 
     $node -name one@$address
 
-  List the names that epmd holds, as the guard tells them:
+  List the names, as every epmd does (\`epmd -names\` does so too):
 
     $prefix$cli names $address
 
@@ -249,14 +250,6 @@ listed() {
     echo "${all%, }"
 }
 
-whose_epmd() {
-    if [ -n "$epmd_pid" ]; then
-        echo "was started for this, as process $epmd_pid"
-    else
-        echo "was there before"
-    fi
-}
-
 stranger() {
     local cli=$1 address=$2 config=$3 who="From another host you are a stranger" example=192.0.2.8
     if [ -n "$netns" ]; then
@@ -277,11 +270,9 @@ stranger() {
 
 what_ends() {
     if [ -n "$netns" ]; then
-        echo "the guard, the epmd and the namespace, with whatever runs there"
-    elif [ -n "$epmd_pid" ]; then
-        echo "the guard and the epmd that it started"
+        echo "the guard and the namespace, with whatever runs there"
     else
-        echo "the guard; the epmd, which was there before, goes on"
+        echo "the guard; nodes go on without it, and register at the epmd that comes next"
     fi
 }
 
@@ -292,9 +283,7 @@ stop() {
 
 clean_up() {
     trap '' HUP INT PIPE TERM
-    # The guard first, while epmd is there: its last lines should tell of the stop and nothing else.
     end "$guard_pid"
-    end "$epmd_pid"
     if [ -n "$netns" ]; then
         local pid
         for pid in $(ip netns pids "$netns"); do

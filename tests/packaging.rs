@@ -9,6 +9,8 @@ use std::process::Command;
 
 const SERVICE: &str = "epmd-guard.service";
 const SOCKETS: [&str; 2] = ["epmd-guard.socket", "epmd-guard-dist.socket"];
+/// In the place of Debian's unit of this name.
+const STAND_IN: &str = "epmd.service";
 /// In tenths, of 100.
 const MOST_EXPOSED: u32 = 15;
 
@@ -66,15 +68,16 @@ fn systemd_understands_each_line_of_the_units() {
     }
     // A program that is on every machine stands for the guard, which need not be installed.
     let copies = tempfile::tempdir().unwrap();
-    for name in [SERVICE, SOCKETS[0], SOCKETS[1]] {
+    let units = [SERVICE, SOCKETS[0], SOCKETS[1], STAND_IN];
+    for name in units {
         fs::write(copies.path().join(name), read(name).replace("/usr/bin/epmd-guard", "/bin/true")).unwrap();
     }
-    for name in [SERVICE, SOCKETS[0], SOCKETS[1]] {
+    for name in units {
         let mut command = Command::new("systemd-analyze");
         let output = command.args(["verify", "--man=no"]).arg(copies.path().join(name)).output().unwrap();
         // It may complain about other units of the machine.
         let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        let about_ours: Vec<_> = complaints.lines().filter(|line| line.contains("epmd-guard")).collect();
+        let about_ours: Vec<_> = complaints.lines().filter(|line| line.contains("epmd")).collect();
         assert!(about_ours.is_empty(), "{name}: {about_ours:#?}");
     }
 }
@@ -139,6 +142,27 @@ fn what_the_guard_needs_is_not_taken_from_it() {
     assert_eq!(value(&unit, "RuntimeDirectoryPreserve"), "yes");
     for key in ["PrivateNetwork", "IPAddressDeny", "PrivateUsers", "ProtectHostname", "ProcSubset"] {
         assert!(values(&unit, key).is_empty(), "{key}");
+    }
+}
+
+#[test]
+fn what_requires_epmds_unit_gets_the_guard_and_is_not_restarted_with_it() {
+    let unit = read(STAND_IN);
+    assert_eq!(value(&unit, "Wants"), SERVICE);
+    assert_eq!(value(&unit, "After"), SERVICE);
+    for key in ["Requires", "BindsTo", "PartOf", "Sockets"] {
+        assert!(values(&unit, key).is_empty(), "{key}");
+    }
+    // It runs no epmd, and is up all the same.
+    assert_eq!((value(&unit, "Type").as_str(), value(&unit, "RemainAfterExit").as_str()), ("oneshot", "yes"));
+    assert_eq!(value(&unit, "ExecStart"), "/bin/true");
+}
+
+#[test]
+fn the_socket_of_epmd_is_held_where_nodes_register_too() {
+    let listen = values(&read(SOCKETS[0]), "ListenStream");
+    for addr in ["127.0.0.1:4369", "[::1]:4369"] {
+        assert!(listen.iter().any(|line| line == addr), "{addr} is not in {listen:?}");
     }
 }
 
