@@ -152,9 +152,16 @@ fn every_event_and_field_of_the_log_stands_on_its_page_and_no_other() {
 
 /// The words that `label` gives for the variants of an enum.
 fn labels(path: &str) -> Words {
+    texts(path, "label")
+}
+
+/// The texts that a function of this name gives for the variants of an enum.
+fn texts(path: &str, function: &str) -> Words {
     let text = code(&read(path));
-    let label = text.split("fn label(self)").nth(1).unwrap().split("\n    }\n").next().unwrap();
-    let words = label.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
+    let named = text.split(&format!("fn {function}(self)")).nth(1);
+    let named = named.unwrap_or_else(|| panic!("{path} has no {function}"));
+    let body = named.split("\n    }\n").next().unwrap();
+    let words = body.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
     words.map(str::to_owned).collect()
 }
 
@@ -170,6 +177,18 @@ fn every_reason_stands_on_the_page_of_the_log_and_no_other() {
     let mut closed = told("| reason |", "### Reasons of `closed`");
     assert!(closed.remove("refused"), "the row for the reasons of `refused`");
     assert_eq!(closed, labels("src/session/close.rs"));
+}
+
+#[test]
+fn the_differences_that_the_differential_test_lets_pass_are_those_of_the_page_in_bold() {
+    let page = read("docs/epmd-compatibility.md");
+    let rows = rows(&page, "| what |");
+    assert!(rows.iter().all(|row| row.len() == 4), "{:?}", rows.iter().find(|row| row.len() != 4));
+    let bold = rows.iter().filter_map(|row| row[0].strip_prefix("**")?.strip_suffix("**"));
+    let told: Words = bold.map(str::to_owned).collect();
+    let documented = texts("tests/differential/compare.rs", "row");
+    assert!(documented.len() > 9, "{documented:?}");
+    assert_eq!(told, documented);
 }
 
 #[test]
