@@ -265,9 +265,9 @@ impl Front {
     async fn prepare(&mut self, config: &Config) -> Option<Vec<Unopened>> {
         self.prepared.clear();
         // This configuration may never be in force, so that nothing that it says of the nodes is remembered.
-        let nodes = self.nodes.clone();
+        let remembered = (self.nodes.clone(), self.sightings.clone());
         let look = self.find_out(config).await;
-        self.nodes = nodes;
+        (self.nodes, self.sightings) = remembered;
         let look = look?;
         let mut unopened = Vec::new();
         let exposed = self.find_exposed(config, &look);

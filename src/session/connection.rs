@@ -30,10 +30,12 @@ impl Session {
     /// about again before a byte of it goes upstream.
     pub(super) fn renew(&self, context: &Context) -> Result<(Arc<Snapshot>, Admission), Denial> {
         let now = context.snapshot();
-        if now.generation == self.snapshot.generation {
+        // The listener may have come to be for this host alone.
+        let audience = self.current.borrow().audience;
+        if now.generation == self.snapshot.generation && audience == self.service.audience {
             return Ok((now, self.admission));
         }
-        let admission = now.policy.admit(&self.arrival, self.role, self.service.audience)?;
+        let admission = now.policy.admit(&self.arrival, self.role, audience)?;
         Ok((now, admission))
     }
 }

@@ -38,10 +38,14 @@ pub fn listening() -> io::Result<Vec<Listening>> {
 /// # Errors
 /// There is none, or the kernel answers neither over netlink nor through /proc.
 pub fn owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u32> {
-    diag::owner(source, destination).or_else(|error| {
-        tracing::trace!(%error, "sock_diag_unavailable");
-        tables::owner(source, destination)
-    })
+    match diag::owner(source, destination) {
+        // The kernel has answered, and /proc would say the same after a walk through all connections.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::trace!(%error, "sock_diag_unavailable");
+            tables::owner(source, destination)
+        }
+        answer => answer,
+    }
 }
 
 impl Listening {

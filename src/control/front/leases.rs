@@ -97,12 +97,12 @@ fn tell_foreign(seen: &Sighting, uid: Option<u32>, listeners: &BTreeSet<u32>, re
         Some(uid) => (
             uid.to_string(),
             "the port is not offered to peers: a name leads to a port only where the same user registers and listens; \
-             run the node as one user, or list the port in [dist] ports",
+             run the node as one user, or list the port in [dist] ports (for peers without may_reach)",
         ),
         None => (
             "unknown".to_owned(),
             "the port is not offered to peers: the kernel did not tell who registered the name, since the connection was \
-             gone by then, or since the guard may use neither netlink nor /proc/net; list the port in [dist] ports",
+             gone by then, or since the guard may use neither netlink nor /proc/net; list the port in [dist] ports (for peers without may_reach)",
         ),
     };
     tracing::warn!(%name, port, owner, listener, help, "port_not_own");

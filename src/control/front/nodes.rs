@@ -105,6 +105,11 @@ impl Nodes {
     pub(super) fn learn(&mut self, seen: &Sighting, behind: &Behind, rules: &DistRules) {
         let Some(sockets) = behind.at(seen.port) else { return };
         let name = seen.name.clone();
+        let is_offered = |name: &NodeName| rules.names.judge(name.as_bytes()).is_offered();
+        let is_full = |node: &Node| node.names.len() >= NAMES_EACH && node.names.iter().all(is_offered);
+        if self.by_port.get(&seen.port).is_some_and(is_full) {
+            return;
+        }
         // A name is at one port: it has moved from where nothing listens now.
         self.by_port.retain(|port, node| {
             if *port != seen.port && node.missed_since.is_some() {
@@ -121,7 +126,6 @@ impl Nodes {
             return;
         }
         if node.names.len() >= NAMES_EACH {
-            let is_offered = |name: &NodeName| rules.names.judge(name.as_bytes()).is_offered();
             let Some(place) = node.names.iter().position(|known| !is_offered(known)) else { return };
             node.names.remove(place);
         }

@@ -82,7 +82,9 @@ async fn origin(question: &Question<'_>) -> Origin {
         Standing::Itself if question.context.ports.is_some() => {
             let Arrival { peer, local } = question.session.arrival;
             let asking = spawn_blocking(move || sockets::owner(peer.socket(), local.socket()));
-            Origin::Here { uid: asking.await.ok().and_then(Result::ok) }
+            // What the kernel does not tell in time is not known.
+            let told = tokio::time::timeout(PATIENCE, asking).await;
+            Origin::Here { uid: told.ok().and_then(Result::ok).and_then(Result::ok) }
         }
         // Nobody offers its port.
         Standing::Itself => Origin::Here { uid: None },
@@ -153,9 +155,9 @@ async fn kill(stream: TcpStream, question: &Question<'_>) -> Result<Outcome, Out
         OnKill::End => (true, true),
     };
     let answer: &[u8] = if is_granted { b"OK" } else { b"NO" };
-    let finished = question.finish(stream, answer, CloseReason::Answered.into()).await;
     if ends {
+        // The answer still leaves: the process waits for what is under way.
         context.killed.cancel();
     }
-    finished
+    question.finish(stream, answer, CloseReason::Answered.into()).await
 }

@@ -68,7 +68,7 @@ pub(super) fn owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u
     };
     // Of what a process has closed the kernel says that it is root's.
     if response.header.state != ESTABLISHED || response.header.inode == 0 {
-        return Err(io::Error::other("the connection is closed at its own end"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the connection is closed at its own end"));
     }
     Ok(response.header.uid)
 }
