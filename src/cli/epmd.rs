@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::complain;
+use super::{complain, variable};
 use crate::compat::arguments::{Command, Environment, Question, Settings, parse, usage};
 use crate::compat::daemon::{self, Ready};
 use crate::compat::{Surroundings, interactive, serve};
@@ -102,11 +102,6 @@ fn source() -> Source {
 #[expect(clippy::disallowed_methods, reason = "the environment is read in cli only, and this is cli")]
 fn manager() -> ManagerSays {
     ManagerSays { notify_socket: env::var_os("NOTIFY_SOCKET"), ..ManagerSays::default() }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the environment is read in cli only, and this is cli")]
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok()
 }
 
 #[cfg(test)]

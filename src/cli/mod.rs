@@ -135,6 +135,12 @@ fn complain(text: &str) {
     }
 }
 
+/// A variable of the environment; `None` where it is not set, or is no text.
+#[expect(clippy::disallowed_methods, reason = "the environment is read in cli only, and this is cli")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// Whether standard error shows colors.
 fn color() -> Color {
     std::io::IsTerminal::is_terminal(&std::io::stderr()).into()

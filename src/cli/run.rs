@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::client::Client;
-use super::{ConfigArguments, EXIT_CONFIG, EXIT_HELD, color, complain};
+use super::{ConfigArguments, EXIT_CONFIG, EXIT_HELD, color, complain, variable};
 use crate::app::{Guard, Start};
 use crate::control::admin::{self, ClaimError};
 use crate::control::{ManagerSays, Notifier, Signal, Signals};
@@ -87,11 +87,6 @@ fn manager() -> ManagerSays {
         watchdog_usec: variable("WATCHDOG_USEC"),
         watchdog_pid: variable("WATCHDOG_PID"),
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the environment is read in cli only, and this is cli")]
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
 }
 
 async fn serve(start: Start) -> ExitCode {

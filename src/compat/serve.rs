@@ -51,7 +51,8 @@ pub struct Surroundings {
 pub fn serve(settings: &Settings, surroundings: Surroundings, ready: Ready) -> ExitCode {
     let Surroundings { source, passed, manager } = surroundings;
     let Meaning { config, places, alone } = Meaning::of(settings, &source);
-    let bound = run_time().and_then(|runtime| {
+    let capacity = Capacity::raise();
+    let bound = run_time(capacity).and_then(|runtime| {
         let bound = {
             let _inside = runtime.enter();
             if settings.systemd { adopt(passed)? } else { bind(&places, settings.port)? }
@@ -88,15 +89,14 @@ pub fn serve(settings: &Settings, surroundings: Surroundings, ready: Ready) -> E
         }
     }
     let notifier = Arc::new(Notifier::new(&manager));
-    let code = runtime.block_on(run(settings, config, listeners, ready, notifier));
+    let code = runtime.block_on(run(settings, (config, capacity), listeners, ready, notifier));
     runtime.shutdown_background();
     drop(log);
     code
 }
 
-fn run_time() -> Result<Runtime, NotServed> {
+fn run_time(Capacity { descriptors }: Capacity) -> Result<Runtime, NotServed> {
     // Without some of its own the runtime does not come up, and says so in many lines.
-    let Capacity { descriptors } = Capacity::raise();
     if descriptors < LEAST_DESCRIPTORS {
         return Err(NotServed::Failed(format!(
             "the limit on open files is {descriptors}, and at least {LEAST_DESCRIPTORS} are needed: raise it (ulimit -Hn)"
@@ -121,7 +121,7 @@ fn adopt(passed: Vec<std::net::TcpListener>) -> Result<Bound, NotServed> {
 
 async fn run(
     settings: &Settings,
-    config: Config,
+    (config, capacity): (Config, Capacity),
     listeners: Vec<Listener>,
     ready: Ready,
     notifier: Arc<Notifier>,
@@ -135,7 +135,7 @@ async fn run(
             return ExitCode::FAILURE;
         }
     };
-    let caps = Capacity::raise().caps(&config.limits, Each::One);
+    let caps = capacity.caps(&config.limits, Each::One);
     let snapshots = Snapshots::new(Snapshot::new(1, Arc::new(config)));
     // Nobody explains who a stranger is: the log of an epmd is for what is wrong with it.
     let (strangers, _) = mpsc::channel(1);

@@ -28,7 +28,7 @@ use super::Notifier;
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
 use super::obstacle::Obstacle;
 use crate::config::{Config, EpmdBackend};
-use crate::policy::{Audience, PortRule};
+use crate::policy::{Audience, DistRules, PortRule};
 use crate::proto::epmd::NodeName;
 use crate::session::{Context, Leased, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
 use crate::telemetry::describe;
@@ -139,6 +139,13 @@ struct Open {
     stop: CancellationToken,
     /// Since when nothing has been seen behind it.
     missed_since: Option<Instant>,
+}
+
+impl Open {
+    fn close(&self, addr: SocketAddr) {
+        self.stop.cancel();
+        tracing::info!(role = %self.role, listener = %addr, "port_closed");
+    }
 }
 
 /// What one look has found.
@@ -322,7 +329,10 @@ impl Front {
         for Leased { name, port, .. } in &gone {
             self.nodes.forget(name, *port);
         }
-        let Some(look) = self.find_out(config).await else { return };
+        let Some(look) = self.find_out(config).await else {
+            self.close_left(&config.dist.rules, &gone);
+            return;
+        };
         let is_served = !config.epmd.listen.is_empty();
         let counts = is_served || matches!(config.dist.rules.ports, PortRule::Registered { .. });
         if let Some(epmd) = config.epmd.backend.addr().filter(|_| counts) {
@@ -495,8 +505,7 @@ impl Front {
                 // An address that serves something else now does so at once.
                 let keep = place.is_none() && !is_left && now.duration_since(since) < MISSED_FOR;
                 if !keep {
-                    open.stop.cancel();
-                    tracing::info!(role = %open.role, listener = %addr, "port_closed");
+                    open.close(*addr);
                 }
                 return keep;
             };
@@ -507,6 +516,28 @@ impl Front {
             }
             replace(&open.service, service.clone());
             true
+        });
+    }
+
+    /// Closes the ports of names that have gone where the sockets cannot be looked at: who binds such a port next
+    /// must not be reached by it.
+    fn close_left(&mut self, rules: &DistRules, gone: &[Leased]) {
+        if !matches!(rules.ports, PortRule::Registered { .. }) {
+            return;
+        }
+        let ports = gone.iter().map(|leased| leased.port);
+        let left: HashSet<u16> = ports.filter(|port| !self.leases.has_name_at(*port)).collect();
+        self.open.retain(|addr, open| {
+            let is_left = open.role == Role::Dist && left.contains(&open.service.borrow().inside);
+            if is_left {
+                open.close(*addr);
+            }
+            !is_left
+        });
+        self.channels.offers.send_if_modified(|offers| {
+            let before = offers.len();
+            offers.retain(|(_, inside), _| !left.contains(inside));
+            offers.len() != before
         });
     }
 
@@ -580,5 +611,69 @@ fn name_of(audience: Audience) -> &'static str {
         Audience::Peers => "peers",
         Audience::ItselfOnly => "self",
         Audience::PeersOnly => "peers_only",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::policy::Caps;
+    use crate::proto::epmd::{Alive2, AliveName};
+    use crate::registry::{Registry, RegistryLimits};
+    use crate::session::{ContextParts, Habits, Origin, Snapshot, Snapshots};
+
+    fn a_front() -> Front {
+        let config = crate::config::from_text("test", "", &Default::default()).unwrap().config;
+        let parts = ContextParts {
+            snapshots: Snapshots::new(Snapshot::new(1, Arc::new(config))),
+            caps: Caps { total: 9, reserve: 0, per_address: 9, per_subnet: 9 },
+            ports: None,
+            strangers: mpsc::channel(1).0,
+            habits: Habits::default(),
+        };
+        let channels = FrontChannels {
+            offers: watch::Sender::default(),
+            view: watch::Sender::default(),
+            seen: mpsc::channel(1).1,
+            orders: mpsc::channel(1).1,
+            notifier: Arc::new(Notifier::new(&Default::default())),
+        };
+        Front::new(channels, Arc::new(Context::new(parts)), Arc::new([]))
+    }
+
+    fn leased(port: u16) -> Leased {
+        let name = AliveName::new(b"a").unwrap();
+        let alive = Alive2 { port, node_type: 77, protocol: 0, highest: 6, lowest: 5, name, extra: b"" };
+        let mut registry = Registry::new(RegistryLimits { names: 1, remembered: 1 }, 0);
+        let lease = registry.register(&alive, 5, 1).unwrap().lease;
+        Leased { lease, name: name.into(), port, origin: Origin::Here { uid: None } }
+    }
+
+    #[tokio::test]
+    async fn the_port_of_a_name_that_has_gone_closes_also_while_the_sockets_cannot_be_seen() {
+        let mut front = a_front();
+        for inside in [40001, 40002] {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let addr = listener.local_addr();
+            let service = Service { audience: Audience::Peers, inside, node: None };
+            front.serve(listener, addr, &Wanted { role: Role::Dist, service });
+            let offer = Offer { outside: addr.port(), state: PortState::Open(Audience::Peers) };
+            front.channels.offers.send_modify(|offers| offers.extend([((addr.ip(), inside), offer)]));
+        }
+        let left = |front: &Front| {
+            let open = front.open.values().map(|open| open.service.borrow().inside).collect::<Vec<_>>();
+            let offered =
+                front.channels.offers.borrow().keys().map(|(_, inside)| *inside).collect::<Vec<_>>();
+            (open, offered)
+        };
+        // Ports that are listed are not the names'.
+        let listed = PortRule::Listed("40001".parse().unwrap());
+        front.close_left(&DistRules { ports: listed, names: Default::default() }, &[leased(40001)]);
+        assert_eq!(front.open.len(), 2);
+        let rules = front.context.snapshot().config.dist.rules.clone();
+        front.close_left(&rules, &[leased(40001)]);
+        assert_eq!(left(&front), (vec![40002], vec![40002]));
     }
 }

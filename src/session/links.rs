@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::accept::Service;
 use super::connection::Session;
 use super::snapshot::Snapshot;
 use crate::policy::{Admission, Arrival, Denial, LinkTarget};
@@ -29,6 +31,8 @@ pub struct Link {
     pub since: SystemTime,
     /// The same by the clock that nobody sets, for its age.
     pub begun: Instant,
+    /// What its listener serves, which may learn the node's name later.
+    port: watch::Receiver<Service>,
     /// What it has carried.
     pub traffic: Traffic,
     /// The leave it has, and of which generation that is.
@@ -77,6 +81,7 @@ impl Link {
             arrival: session.arrival,
             inside: session.service.inside,
             node: session.current.borrow().node.clone(),
+            port: session.current.clone(),
             since: SystemTime::now(),
             begun: Instant::now(),
             traffic: Traffic::default(),
@@ -114,7 +119,9 @@ impl Link {
     /// Whether `next` still permits it by the leave that it has of `before`.
     fn judge(&self, held: Held, next: &Snapshot, before: &Snapshot) -> Result<Admission, Denial> {
         let outside = self.arrival.local.port();
-        let target = LinkTarget { outside, inside: self.inside, node: self.node.as_ref() };
+        let now = self.port.borrow();
+        let learned = now.node.as_ref().filter(|_| now.inside == self.inside);
+        let target = LinkTarget { outside, inside: self.inside, node: self.node.as_ref().or(learned) };
         next.policy.keeps(&held.admission, &target, &before.policy)
     }
 

@@ -188,12 +188,9 @@ impl Mapper {
     ) -> (u64, Vec<Lease>, Vec<Leased>) {
         let mut held = self.held();
         let change = *self.changes.borrow();
-        let is_gone = |lease: &&Lease| held.registry.get(**lease).is_none();
-        let gone = match &held.gone {
-            Some(gone) => gone.clone(),
-            None => known.keys().filter(is_gone).copied().collect(),
-        };
-        held.gone = Some(Vec::new());
+        let gone = held.gone.replace(Vec::new()).unwrap_or_else(|| {
+            known.keys().filter(|lease| held.registry.get(**lease).is_none()).copied().collect()
+        });
         let mut came = Vec::new();
         for (lease, entry) in held.registry.since(*last) {
             *last = Some(lease);

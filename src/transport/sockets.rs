@@ -5,8 +5,8 @@
 mod diag;
 mod tables;
 
-use std::collections::HashSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 
 /// A listening socket.
@@ -36,8 +36,33 @@ pub fn listening() -> io::Result<Vec<Listening>> {
 /// The user of the connected socket whose own address is `source`, on this host.
 ///
 /// # Errors
-/// There is none, or the kernel answers neither over netlink nor through /proc.
+/// There is none, the kernel answers neither over netlink nor through /proc, or it is a user that this user namespace
+/// does not know.
 pub fn owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u32> {
+    let uid = any_owner(source, destination)?;
+    // A unit may hide both: then the usual number is taken for many.
+    let read = |path| File::open(path).and_then(|file| io::read_to_string(file.take(MOST_TEXT)));
+    let (map, overflow) = (read(UID_MAP).unwrap_or_default(), read(OVERFLOW_UID).unwrap_or_default());
+    if stands_for_many(uid, &map, &overflow) {
+        return Err(io::Error::other("this user namespace does not know the user"));
+    }
+    Ok(uid)
+}
+
+/// Which users there are in this user namespace, and which number the kernel gives for all others.
+const UID_MAP: &str = "/proc/self/uid_map";
+const OVERFLOW_UID: &str = "/proc/sys/kernel/overflowuid";
+const USUAL_OVERFLOW_UID: u32 = 65_534;
+/// Longer than these can be: 340 lines of three numbers.
+const MOST_TEXT: u64 = 64 * 1024;
+
+/// Whether the number may be that of any user whom this user namespace does not know.
+fn stands_for_many(uid: u32, map: &str, overflow: &str) -> bool {
+    let knows_all = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    !knows_all && overflow.trim().parse().unwrap_or(USUAL_OVERFLOW_UID) == uid
+}
+
+fn any_owner(source: SocketAddr, destination: SocketAddr) -> io::Result<u32> {
     match diag::owner(source, destination) {
         // The kernel has answered, and /proc would say the same after a walk through all connections.
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -58,13 +83,6 @@ impl Listening {
             held @ (IpAddr::V4(_) | IpAddr::V6(_)) => held.to_canonical() == ip,
         }
     }
-}
-
-/// The ports on which one of `addresses` can be reached.
-#[must_use]
-pub fn ports_of(listening: &[Listening], addresses: &[IpAddr]) -> HashSet<u16> {
-    let behind = listening.iter().filter(|socket| addresses.iter().any(|ip| socket.covers(*ip)));
-    behind.map(|socket| socket.addr.port()).collect()
 }
 
 /// The sockets that keep `addr` from being bound.
@@ -122,6 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn a_user_that_is_not_known_here_is_nobody_in_particular() {
+        let all = "         0          0 4294967295\n";
+        assert!(!stands_for_many(65534, all, "65534\n"));
+        for some in ["0 1000 1\n", "0 100000 65536\n", "0 0 1\n1 1 4294967294\n", ""] {
+            assert!(stands_for_many(65534, some, "65534\n"), "{some}");
+            assert!(stands_for_many(65534, some, ""), "{some}");
+            assert!(!stands_for_many(0, some, "65534\n"), "{some}");
+        }
+    }
+
+    #[test]
     fn a_wildcard_serves_every_address_of_its_family() {
         let sockets = [
             socket("0.0.0.0:9100"),
@@ -130,14 +159,14 @@ mod tests {
             socket("192.0.2.1:9103"),
             socket("[::ffff:127.0.0.1]:9104"),
         ];
-        let loopbacks = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
-        let mut ports: Vec<u16> = ports_of(&sockets, &loopbacks).into_iter().collect();
-        ports.sort_unstable();
+        let loopbacks: [IpAddr; 2] = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        let serves = |socket: &&Listening| loopbacks.iter().any(|ip| socket.covers(*ip));
+        let ports: Vec<u16> = sockets.iter().filter(serves).map(|socket| socket.addr.port()).collect();
         assert_eq!(ports, [9100, 9101, 9102, 9104]);
         // A dual-stack wildcard takes IPv4 too, another one does not.
         let only_v6 = Listening { only_v6: true, ..socket("[::]:9106") };
         assert!(!only_v6.covers("127.0.0.1".parse().unwrap()) && only_v6.covers("::1".parse().unwrap()));
-        assert!(ports_of(&[socket("[::]:9105")], &["127.0.0.1".parse().unwrap()]).contains(&9105));
+        assert!(socket("[::]:9105").covers("127.0.0.1".parse().unwrap()));
     }
 
     #[test]

@@ -22,6 +22,27 @@ pub(crate) fn lists(node: &Ejabberd, expected: &[String]) {
     });
 }
 
+/// Makes a cluster of these, sees that all of them list all and that an account made on the first is known on the last,
+/// which goes over their links, and tells their names in order.
+#[track_caller]
+pub(crate) fn join(nodes: &[Ejabberd]) -> Vec<String> {
+    let (first, others) = nodes.split_first().unwrap();
+    for node in others {
+        let (status, output) = node.ctl(&["join_cluster", &first.node_name()]);
+        assert!(status.success(), "{output}");
+    }
+    let mut names: Vec<_> = nodes.iter().map(Ejabberd::node_name).collect();
+    names.sort();
+    for node in nodes {
+        lists(node, &names);
+    }
+    let (status, output) = first.ctl(&["register", "alice", "localhost", "secret"]);
+    assert!(status.success(), "{output}");
+    let (status, output) = nodes.last().unwrap().ctl(&["check_account", "alice", "localhost"]);
+    assert!(status.success(), "{output}");
+    names
+}
+
 #[test]
 fn three_ejabberd_nodes_join_work_stop_and_come_back_through_their_guards() {
     if !require() {
@@ -43,20 +64,7 @@ fn three_ejabberd_nodes_join_work_stop_and_come_back_through_their_guards() {
         let (status, output) = node.ctl(&["status"]);
         assert!(status.success() && output.contains("is running"), "{output}");
     }
-    for node in &nodes[1..] {
-        let (status, output) = node.ctl(&["join_cluster", &nodes[0].node_name()]);
-        assert!(status.success(), "{output}");
-    }
-    let mut names: Vec<_> = nodes.iter().map(Ejabberd::node_name).collect();
-    names.sort();
-    for node in &nodes {
-        lists(node, &names);
-    }
-    // What runs over the links: an account made on one host is known on another.
-    let (status, output) = nodes[0].ctl(&["register", "alice", "localhost", "secret"]);
-    assert!(status.success(), "{output}");
-    let (status, output) = nodes[2].ctl(&["check_account", "alice", "localhost"]);
-    assert!(status.success(), "{output}");
+    let names = join(&nodes);
 
     // An operator stops one: its last step is `epmd -kill`, which ends the real epmd and not the guard.
     let epmd: std::net::SocketAddr = "127.0.0.1:4369".parse().unwrap();
@@ -94,12 +102,6 @@ fn an_ejabberd_cluster_joins_through_a_single_port_without_epmd() {
     for guard in &guards {
         guard.wait_open(5210);
     }
-    let (status, output) = nodes[1].ctl(&["join_cluster", &nodes[0].node_name()]);
-    assert!(status.success(), "{output}");
-    let mut names: Vec<_> = nodes.iter().map(Ejabberd::node_name).collect();
-    names.sort();
-    for node in &nodes {
-        lists(node, &names);
-    }
+    join(&nodes);
     assert!(hosts.iter().all(|host| host.listeners().iter().all(|addr| addr.port() != 4369)));
 }

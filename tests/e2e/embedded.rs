@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::cluster::lists;
+use crate::cluster::{join, lists};
 use crate::common::{EVERYBODY, require};
 use crate::registration::{LOOPBACK, Mapped};
 use crate::support::daemon::Signal;
@@ -73,19 +73,7 @@ fn three_ejabberd_nodes_join_work_stop_and_come_back_without_any_epmd() {
         let (status, output) = node.ctl(&["status"]);
         assert!(status.success() && output.contains("is running"), "{output}");
     }
-    for node in &nodes[1..] {
-        let (status, output) = node.ctl(&["join_cluster", &nodes[0].node_name()]);
-        assert!(status.success(), "{output}");
-    }
-    let mut names: Vec<_> = nodes.iter().map(Ejabberd::node_name).collect();
-    names.sort();
-    for node in &nodes {
-        lists(node, &names);
-    }
-    let (status, output) = nodes[0].ctl(&["register", "alice", "localhost", "secret"]);
-    assert!(status.success(), "{output}");
-    let (status, output) = nodes[2].ctl(&["check_account", "alice", "localhost"]);
-    assert!(status.success(), "{output}");
+    let names = join(&nodes);
     for (guard, host) in guards.iter().zip(&hosts) {
         is_epmd_alone(guard, host);
         let said = epmd(host, &["-names"]);

@@ -169,6 +169,37 @@ fn a_node_whose_name_is_not_known_is_not_there_for_who_may_reach_some_only() {
 }
 
 #[test]
+fn a_link_that_came_before_the_name_was_known_stays_when_its_peer_is_bound_to_that_name() {
+    if !require() {
+        return;
+    }
+    let ports = "[dist]\nports = \"9100-9110\"\n";
+    let config = |peer: &str| format!("{}{ports}{peer}", embedded(&["192.0.2.3"]));
+    let mapped = Mapped::new(HOSTS, &config(ALL));
+    let node = listen(&mapped.host, 9100);
+    mapped.guard.wait_open(9100);
+    let link = mapped.lab.host("h2").connect(mapped.at(9100)).unwrap();
+    let mut carried = node.accept().unwrap().0;
+    let socket = admin_socket(&mapped.lab, &mapped.host);
+    eventually("the link is up", SOON, || links(&socket).len() == 1);
+    // The listener learns the name before the registration is answered.
+    let _web = mapped.register("web", 9100);
+    let reload = |peer: &str| {
+        drop(configure(&mapped.lab, &mapped.host, &config(peer)));
+        told(&mapped.lab, &mapped.host, &["reload"])
+    };
+    let said = reload(WEB_ALONE);
+    assert_eq!(said.code, 0, "{said:?}");
+    send(&link, b"on").unwrap();
+    let mut said = [0; 2];
+    carried.read_exact(&mut said).unwrap();
+    assert_eq!((&said, links(&socket).len()), (b"on", 1));
+    // Bound to another name it would be cut, which wants a yes.
+    let said = reload(&WEB_ALONE.replace("\"web\"", "\"db\""));
+    assert!(said.code == 1 && said.err.contains("would cut 1 of 1 links"), "{said:?}");
+}
+
+#[test]
 fn a_port_that_passes_from_one_node_to_another_is_reached_by_who_may_reach_the_other() {
     if !require() {
         return;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cluster::lists;
+use crate::cluster::{join, lists};
 use crate::common::{EVERYBODY, Guarded, require};
 use crate::support::ejabberd::Ejabberd;
 use crate::support::erlang::{Node, NodeBuilder};
@@ -629,17 +629,7 @@ fn an_ejabberd_cluster_without_any_setting_of_ports_joins_through_guards_without
             .map(|host| scope.spawn(|| Ejabberd::configure(host).random_ports().start()))
             .map(|thread| thread.join().unwrap())
     });
-    let (status, output) = nodes[1].ctl(&["join_cluster", &nodes[0].node_name()]);
-    assert!(status.success(), "{output}");
-    let mut names: Vec<_> = nodes.iter().map(Ejabberd::node_name).collect();
-    names.sort();
-    for node in &nodes {
-        lists(node, &names);
-    }
-    let (status, output) = nodes[0].ctl(&["register", "alice", "localhost", "secret"]);
-    assert!(status.success(), "{output}");
-    let (status, output) = nodes[1].ctl(&["check_account", "alice", "localhost"]);
-    assert!(status.success(), "{output}");
+    let names = join(&nodes);
     // One stops and comes back, at another port.
     nodes[1].stop();
     lists(&nodes[0], &names[..1]);

@@ -58,6 +58,11 @@ impl Leases {
         Followed { change, gone }
     }
 
+    /// Whether a name of this host is registered at this port.
+    pub(super) fn has_name_at(&self, port: u16) -> bool {
+        self.by_port.contains_key(&port)
+    }
+
     /// Judges each name whose port something listens at, at each look anew: who may register could otherwise have
     /// somebody else's port offered to peers, a database's for instance, which need not be there when he registers.
     pub(super) fn judge(

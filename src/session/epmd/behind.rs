@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Question, Told, length};
+use super::{Question, length};
 use crate::proto::epmd::{
     Alive2, Alive2Reply, AliveName, DumpReply, NamesReply, PortReply, ReplyFault, Request, StopReply,
 };
@@ -35,24 +35,22 @@ pub(super) async fn serve(
         Outcome::from(reason).detail(describe(&error))
     })?;
     drop(place);
-    let told = match (request, PortReply::decode(&received)) {
-        (Request::PortPlease2(name), Ok(PortReply::Found { port, .. })) => {
-            Some(question.told(*name, port, Origin::Here { uid: None }).await)
+    // It does not tell who has registered a name.
+    let origin = Origin::Here { uid: None };
+    let answer = if let Request::PortPlease2(_) = request {
+        match PortReply::decode(&received) {
+            Ok(entry) => Ok(question.answer_found(entry, origin).await),
+            Err(fault) => Err(fault),
         }
-        _ => None,
+    } else {
+        let view = View {
+            port: question.session.arrival.local.port().into(),
+            outside: |inside| question.outside_of(inside, origin),
+            is_there: |name: AliveName<'_>| question.is_there(&name.into()),
+        };
+        reply_to(request, &received, view)
     };
-    let received =
-        if told == Some(Told::NotFound) { PortReply::NotFound { result: 1 }.encode() } else { received };
-    let outside = |inside| match told {
-        Some(Told::At(port)) => Some(port),
-        Some(Told::NotFound) | None => question.outside_of(inside, Origin::Here { uid: None }),
-    };
-    let view = View {
-        port: question.session.arrival.local.port().into(),
-        outside,
-        is_there: |name: AliveName<'_>| question.is_there(&name.into()),
-    };
-    let bytes = reply_to(request, &received, view).map_err(|fault| {
+    let bytes = answer.map_err(|fault| {
         let reason = match fault {
             ReplyFault::Silent => CloseReason::BackendRefused,
             ReplyFault::WrongOpcode(_) | ReplyFault::BadFields => CloseReason::BackendFault,
@@ -82,7 +80,7 @@ struct View<O, T> {
     is_there: T,
 }
 
-/// Our own bytes for what epmd answered.
+/// Our own bytes for what epmd answered, where that says all: a name that was looked up also has a place.
 fn reply_to(
     request: &Request<'_>,
     received: &[u8],
@@ -90,9 +88,7 @@ fn reply_to(
 ) -> Result<Vec<u8>, ReplyFault> {
     let View { port, outside, is_there } = view;
     Ok(match request {
-        Request::PortPlease2(_) => {
-            PortReply::decode(received)?.with_port(|own| outside(own).unwrap_or(own)).encode()
-        }
+        Request::PortPlease2(_) => PortReply::decode(received)?.encode(),
         Request::Names => {
             let mut reply = NamesReply { epmd_port: port, ..NamesReply::decode(received)? };
             reply.names.retain(|listed| is_there(listed.name));
@@ -211,14 +207,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_offered_at_another_port_is_told_to_be_there() {
-        let outside = |port| Some(if port == 43211 { 9100 } else { port });
+    fn a_node_that_is_offered_at_another_port_is_listed_there_and_one_without_a_place_is_not() {
+        let outside = |port| (port != 7).then_some(if port == 43211 { 9100 } else { port });
         let seen = |port| View { port, outside, is_there: |_: AliveName<'_>| true };
-        let found = |port: &[u8]| [b"w\0", port, b"\x4d\0\0\x06\0\x05\0\x01a\0\0"].concat();
-        let name = crate::proto::epmd::AliveName::new(b"a").unwrap();
-        let told = reply_to(&Request::PortPlease2(name), &found(b"\xa8\xcb"), seen(1));
-        assert_eq!(told.unwrap(), found(b"\x23\x8c"));
-        let listed = b"\0\0\x11\x11name b at port 43211\nname a at port 5\n";
+        let listed = b"\0\0\x11\x11name b at port 43211\nname c at port 7\nname a at port 5\n";
         assert_eq!(
             reply_to(&Request::Names, listed, seen(4369)).unwrap(),
             b"\0\0\x11\x11name b at port 9100\nname a at port 5\n"

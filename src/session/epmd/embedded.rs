@@ -3,7 +3,7 @@
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
-use super::{Question, Told, descriptor, length};
+use super::{Question, descriptor, length};
 use crate::policy::{Arrival, Denial, Standing};
 use crate::proto::epmd::{
     Alive2, Alive2Reply, AliveName, DumpEntry, DumpReply, Listed, NamesReply, NodeName, PortReply, Request,
@@ -97,10 +97,7 @@ async fn look_up(name: AliveName<'_>, question: &Question<'_>) -> Vec<u8> {
     let Some(found) = mapper.find(&question.permit, name.as_bytes()) else {
         return PortReply::NotFound { result: 1 }.encode();
     };
-    match question.told(name, found.entry.port, found.origin).await {
-        Told::At(port) => found.entry.port_reply().with_port(|_| port).encode(),
-        Told::NotFound => PortReply::NotFound { result: 1 }.encode(),
-    }
+    question.answer_found(found.entry.port_reply(), found.origin).await
 }
 
 fn names(question: &Question<'_>) -> Vec<u8> {

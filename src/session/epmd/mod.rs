@@ -18,7 +18,7 @@ use super::close::{CloseReason, Outcome, Party};
 use super::connection::Session;
 use super::context::Context;
 use super::mapper::Origin;
-use super::ports::{Reach, Sighting};
+use super::ports::{Ports, Reach, Sighting};
 use super::snapshot::Snapshot;
 use super::walk::pause;
 use crate::config::EpmdBackend;
@@ -61,15 +61,6 @@ pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Co
         EpmdBackend::At(_) => behind::serve(stream, &request, &question).await,
     };
     served.unwrap_or_else(|failed| failed).asked(asked)
-}
-
-/// What is told of where a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// At this port of ours.
-    At(u16),
-    /// That there is no such name.
-    NotFound,
 }
 
 /// A question that may be asked.
@@ -152,19 +143,24 @@ fn describe_request(request: &Request<'_>) -> String {
 }
 
 impl<'a> Question<'a> {
-    /// The port that the name is told to be at. No answer that names a port leaves before the port is open;
-    /// where it cannot be opened the answer goes all the same, since a node on every address can be reached
-    /// without us. Where ports are remapped, the node's own number may be another node's on the outside.
-    async fn told(&self, name: AliveName<'_>, port: u16, origin: Origin) -> Told {
-        let Self { session, context, snapshot, .. } = self;
-        let Some(ports) = &context.ports else { return Told::At(port) };
-        let ip = session.arrival.local.ip();
-        // Where nodes listen they are reached without us.
-        if snapshot.config.dist.backend.contains(&ip) {
-            return Told::At(port);
+    /// What is told of a name that was looked up and has this entry.
+    async fn answer_found(&self, entry: PortReply<'_>, origin: Origin) -> Vec<u8> {
+        let PortReply::Found { name, port, .. } = entry else { return entry.encode() };
+        match self.place_of(name, port, origin).await {
+            Some(place) => entry.with_port(|_| place).encode(),
+            None => PortReply::NotFound { result: 1 }.encode(),
         }
+    }
+
+    /// The port that the name is told to be at; `None`: there is no such name. No answer that names a port leaves
+    /// before the port is open; where it cannot be opened the answer goes all the same, since a node on every
+    /// address can be reached without us.
+    async fn place_of(&self, name: AliveName<'_>, port: u16, origin: Origin) -> Option<u16> {
+        let Self { session, context, snapshot, .. } = self;
+        let Some(ports) = self.guarded_ports() else { return Some(port) };
+        let ip = session.arrival.local.ip();
         let rules = snapshot.policy.dist();
-        let otherwise = if rules.ports.is_remapped() { Told::NotFound } else { Told::At(port) };
+        let otherwise = self.unless_remapped(port);
         let help = match rules.offers(name.as_bytes(), port) {
             // The nodes of command-line tools are not to be dialled.
             Err(Withheld::Name) => return otherwise,
@@ -177,7 +173,7 @@ impl<'a> Question<'a> {
             Ok(()) => {
                 let sighting = Sighting { name: name.into(), port };
                 match ports.reach(ip, sighting, self.admission.standing()).await {
-                    Reach::Open(outside) => return Told::At(outside),
+                    Reach::Open(outside) => return Some(outside),
                     Reach::Shut => "see node_exposed, port_taken and port_not_opened in the log",
                     Reach::NotOffered => {
                         "nothing that may be offered listens there on [dist] backend (see port_not_own in the log), or no \
@@ -193,18 +189,28 @@ impl<'a> Question<'a> {
         otherwise
     }
 
-    /// The port at which a list shows a node; lists do not wait. Where ports are remapped, the own number of a node
-    /// without a place may be the place of another one: then it is not shown.
+    /// The port at which a list shows a node; lists do not wait. `None`: it is not shown.
     fn outside_of(&self, inside: u16, origin: Origin) -> Option<u16> {
-        let ip = self.session.arrival.local.ip();
-        let Some(ports) = &self.context.ports else { return Some(inside) };
-        if self.snapshot.config.dist.backend.contains(&ip) {
-            return Some(inside);
-        }
+        let Some(ports) = self.guarded_ports() else { return Some(inside) };
         // A port of ours leads to nodes of this host alone.
-        let place = if origin == Origin::Elsewhere { None } else { ports.outside_of(ip, inside) };
-        let otherwise = if self.snapshot.policy.dist().ports.is_remapped() { None } else { Some(inside) };
-        place.or(otherwise)
+        let place = if origin == Origin::Elsewhere {
+            None
+        } else {
+            ports.outside_of(self.session.arrival.local.ip(), inside)
+        };
+        place.or(self.unless_remapped(inside))
+    }
+
+    /// The ports by which nodes are reached at the address where is asked; `None`: where they listen themselves, and
+    /// where nobody guards them, they are at their own.
+    fn guarded_ports(&self) -> Option<&'a Ports> {
+        let is_theirs = self.snapshot.config.dist.backend.contains(&self.session.arrival.local.ip());
+        self.context.ports.as_ref().filter(|_| !is_theirs)
+    }
+
+    /// A node's own number, for want of a place: where ports are remapped, it may be the place of another node.
+    fn unless_remapped(&self, port: u16) -> Option<u16> {
+        (!self.snapshot.policy.dist().ports.is_remapped()).then_some(port)
     }
 
     /// Whether the name is there for who asks.
