@@ -7,6 +7,8 @@
     reason = "a failed test panics"
 )]
 
+#[path = "../fuzz/dist.rs"]
+mod dist;
 #[path = "../fuzz/properties.rs"]
 mod properties;
 
@@ -32,4 +34,19 @@ fn the_corpus_of_epmd_requests_keeps_its_properties() {
 #[test]
 fn the_corpus_of_epmd_replies_keeps_its_properties() {
     replay("epmd_reply", properties::check_reply);
+}
+
+#[test]
+fn the_corpus_of_what_initiators_say_keeps_its_properties() {
+    replay("dist_initiator", dist::check_initiator);
+}
+
+#[test]
+fn the_corpus_of_what_acceptors_say_keeps_its_properties() {
+    replay("dist_acceptor", dist::check_acceptor);
+}
+
+#[test]
+fn the_corpus_of_handshakes_keeps_its_properties() {
+    replay("dist_handshake", dist::check_handshake);
 }

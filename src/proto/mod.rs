@@ -1,7 +1,9 @@
-//! The bytes: epmd's protocol, as pure functions over slices.
+//! The bytes: the protocols of epmd and of the distribution handshake, and where TLS begins, as pure functions over slices.
 //!
 //! Nothing here touches a socket, a clock or a file, so every decoder can be fuzzed and read alone.
 //! Decoders are tri-state: `Ok(None)` asks for more bytes, `Ok(Some(..))` is a value,
 //! `Err(Malformed)` can never become valid. A length is checked before anything waits for it.
 
+pub mod dist;
 pub mod epmd;
+pub mod tls;
