@@ -4,12 +4,16 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::dist::DistRules;
-use super::limits::Full;
+use super::denial::Denial;
+use super::dist::{DistRules, Withheld};
+use super::forward::{ForwardKind, ForwardRules};
+use super::mode::{Mode, Overlooked};
 use super::network::{HostAnswers, List, NetworkRules, PeerId, Rule, RuleId, Target};
+use super::nodes::NodeRules;
 use super::role::{Audience, Role};
 use super::rules::{Rules, StopRule};
 use super::{LocalAddr, PeerAddr};
+use crate::proto::dist::Claim;
 use crate::proto::epmd::{NodeName, Opcode, Request};
 
 /// What is known of a connection when it is accepted.
@@ -43,77 +47,6 @@ pub enum Standing {
     Registrant,
 }
 
-/// Why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Denial {
-    /// No rule of `allow` covers the address.
-    NotAllowed,
-    /// A rule of `deny` does.
-    Denied(RuleId),
-    /// A host name of `deny` has not been resolved yet, so that nobody can be told from it.
-    DenyUnresolved,
-    /// The listener is for this host alone.
-    NotForPeers,
-    /// The guard drains: nothing new of peers is taken.
-    Draining,
-    /// Too many connections.
-    Full(Full),
-    /// Only this host may ask that of epmd.
-    LocalOnly(Opcode),
-    /// Nobody may ask that of epmd.
-    UnknownOpcode(u8),
-    /// Names are not thrown out unless epmd is told to (`relaxed_command_check`).
-    NotRelaxed,
-    /// No more names fit into the embedded epmd.
-    TooManyNames,
-    /// `[[peer]] may_reach` leaves the node out for this peer.
-    NotReachable,
-    /// `[dist] ports` does not offer the port of this number.
-    PortNotOffered(u16),
-}
-
-impl Denial {
-    /// The reason, as it stands in logs and metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::NotAllowed => "not_allowed",
-            Self::Denied(_) => "denied",
-            Self::DenyUnresolved => "deny_unresolved",
-            Self::NotForPeers => "not_for_peers",
-            Self::Draining => "draining",
-            Self::Full(Full::Total) => "too_many_connections",
-            Self::Full(Full::Address) => "too_many_from_address",
-            Self::Full(Full::Subnet) => "too_many_from_subnet",
-            Self::LocalOnly(_) => "local_only",
-            Self::UnknownOpcode(_) => "unknown_opcode",
-            Self::NotRelaxed => "not_relaxed",
-            Self::TooManyNames => "too_many_names",
-            Self::NotReachable => "not_reachable",
-            Self::PortNotOffered(_) => "port_not_offered",
-        }
-    }
-
-    /// The stage of the walk that said no.
-    #[must_use]
-    pub fn stage(self) -> &'static str {
-        match self {
-            Self::NotAllowed
-            | Self::Denied(_)
-            | Self::DenyUnresolved
-            | Self::NotForPeers
-            | Self::Draining
-            | Self::Full(_) => "admit",
-            Self::LocalOnly(_)
-            | Self::UnknownOpcode(_)
-            | Self::NotRelaxed
-            | Self::TooManyNames
-            | Self::NotReachable
-            | Self::PortNotOffered(_) => "authorize",
-        }
-    }
-}
-
 /// Proof that a connection may be here. What it may ask is decided later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
@@ -142,6 +75,8 @@ pub enum Destination {
     Epmd,
     /// The distribution port of this number behind us.
     Dist(u16),
+    /// The port of this number behind us, of a `[[forward]]`.
+    Forward(u16),
 }
 
 impl fmt::Display for Destination {
@@ -149,6 +84,7 @@ impl fmt::Display for Destination {
         match self {
             Self::Epmd => f.write_str("epmd"),
             Self::Dist(port) => write!(f, "distribution port {port}"),
+            Self::Forward(port) => write!(f, "forwarded port {port}"),
         }
     }
 }
@@ -176,12 +112,36 @@ impl Permit {
 /// What a link leads to.
 #[derive(Debug, Clone, Copy)]
 pub struct LinkTarget<'a> {
+    /// What the port of ours serves.
+    pub role: Role,
     /// The port of ours that is dialled.
     pub outside: u16,
     /// The node's own port.
     pub inside: u16,
-    /// The node there, where its name is known.
-    pub node: Option<&'a NodeName>,
+    /// The names of the node there; empty where none is known.
+    pub nodes: &'a [NodeName],
+    /// What the peer has said.
+    pub speech: Speech<'a>,
+}
+
+/// What a peer has said before it is let through.
+#[derive(Debug, Clone, Copy)]
+pub enum Speech<'a> {
+    /// Whom it says it is.
+    Claim(&'a Claim),
+    /// What it says is not read here: TLS, or another protocol.
+    Closed,
+    /// It speaks plain distribution that cannot be read, which only observe mode lets pass.
+    Unreadable,
+}
+
+/// The leave to make a link.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// The proof that it may be made.
+    pub permit: Permit,
+    /// What would have kept it, in enforce mode.
+    pub overlooked: Option<Overlooked>,
 }
 
 /// Proof that an errand of our own may be run: asking an epmd for its names, or ending one that holds
@@ -205,6 +165,8 @@ pub struct Policy {
     rules: Rules,
     answers: Arc<HostAnswers>,
     intake: Intake,
+    /// For a while, in the place of the configured one.
+    mode: Option<Mode>,
 }
 
 impl Policy {
@@ -215,7 +177,7 @@ impl Policy {
         if rules.network.host_names().any(|(_, list, _)| list == List::Deny) {
             answers.expect_more_of_deny();
         }
-        Self { rules, answers: Arc::new(answers), intake: Intake::Open }
+        Self { rules, answers: Arc::new(answers), intake: Intake::Open, mode: None }
     }
 
     /// The same rules with other answers of the resolver.
@@ -230,6 +192,36 @@ impl Policy {
         Self { intake, ..self.clone() }
     }
 
+    /// The same rules in another mode than the configured one; `None`: in that.
+    #[must_use]
+    pub fn with_mode(&self, mode: Option<Mode>) -> Self {
+        Self { mode, ..self.clone() }
+    }
+
+    /// The mode in the place of the configured one.
+    #[must_use]
+    pub fn mode_for_a_while(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// Whether the rules of who speaks are enforced.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode.unwrap_or(self.rules.mode)
+    }
+
+    /// Lets a refusal pass, where only what is said is observed.
+    ///
+    /// # Errors
+    /// The refusal stands.
+    pub fn overlook(&self, denial: Denial) -> Result<Overlooked, Denial> {
+        if self.mode() == Mode::Observe && denial.is_of_speaker() {
+            Ok(Overlooked(denial))
+        } else {
+            Err(denial)
+        }
+    }
+
     /// Whether new connections of peers are taken.
     #[must_use]
     pub fn intake(&self) -> Intake {
@@ -240,6 +232,28 @@ impl Policy {
     #[must_use]
     pub fn dist(&self) -> &DistRules {
         &self.rules.dist
+    }
+
+    /// The ports that are forwarded besides.
+    #[must_use]
+    pub fn forwards(&self) -> &ForwardRules {
+        &self.rules.forwards
+    }
+
+    /// What the port of this number on the outside may serve, besides epmd; `None`: it is never open.
+    #[must_use]
+    pub fn role_at(&self, outside: u16) -> Option<Role> {
+        let by_dist = || self.dist().ports.may_be_open(outside).then_some(Role::Dist);
+        self.forwards().kind_at(outside).map(ForwardKind::role).or_else(by_dist)
+    }
+
+    /// Whether a node that is registered by this name at this port of its own is offered to peers: the ports of a
+    /// `[[forward]]` are, whatever the name.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn offers(&self, name: &[u8], port: u16) -> Result<(), Withheld> {
+        if self.forwards().kind_at(port).is_some() { Ok(()) } else { self.dist().offers(name, port) }
     }
 
     /// The rules by address.
@@ -430,17 +444,60 @@ impl Policy {
         Ok(Permit { destination: Destination::Epmd })
     }
 
+    /// Is what these names lead to there for this connection? Where a node has several names, or a port was another
+    /// node's, all of them must be: which one will answer is not known.
+    ///
+    /// # Errors
+    /// As [`Policy::may_reach`].
+    fn may_reach_all(&self, admission: &Admission, names: &[NodeName]) -> Result<(), Denial> {
+        if names.is_empty() {
+            return self.may_reach(admission, None);
+        }
+        names.iter().try_for_each(|name| self.may_reach(admission, Some(name)))
+    }
+
     /// May this connection reach the node's port through the one of ours that it dialled?
     ///
     /// # Errors
-    /// The port is not offered, or the node is not there for this peer.
-    pub fn authorize_link(&self, admission: &Admission, target: &LinkTarget<'_>) -> Result<Permit, Denial> {
-        let LinkTarget { outside, inside, node } = *target;
-        if !self.dist().ports.may_lead(outside, inside) {
-            return Err(Denial::PortNotOffered(outside));
+    /// The port is not offered, the node is not there for this peer, or the peer may not be what it says it is.
+    pub fn authorize_link(&self, admission: &Admission, target: &LinkTarget<'_>) -> Result<Leave, Denial> {
+        let LinkTarget { outside, nodes, speech, .. } = *target;
+        let destination = self.destination_of(target).ok_or(Denial::PortNotOffered(outside))?;
+        let judged = self.may_reach_all(admission, nodes).and_then(|()| self.may_speak(admission, speech));
+        let overlooked = judged.err().map(|denial| self.overlook(denial)).transpose()?;
+        Ok(Leave { permit: Permit { destination }, overlooked })
+    }
+
+    /// Where a port of ours leads; `None`: nowhere, or not for what it serves. A number is either of a `[[forward]]`
+    /// or of `[dist]`.
+    fn destination_of(&self, target: &LinkTarget<'_>) -> Option<Destination> {
+        let LinkTarget { role, outside, inside, .. } = *target;
+        match self.forwards().kind_at(outside).or_else(|| self.forwards().kind_at(inside)) {
+            Some(kind) => (kind.role() == role && outside == inside).then_some(Destination::Forward(inside)),
+            None => {
+                let is_offered = role == Role::Dist && self.dist().ports.may_lead(outside, inside);
+                is_offered.then_some(Destination::Dist(inside))
+            }
         }
-        self.may_reach(admission, node)?;
-        Ok(Permit { destination: Destination::Dist(inside) })
+    }
+
+    /// May the peer be what it says it is? This host's own nodes may be anything that can be read.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_speak(&self, admission: &Admission, speech: Speech<'_>) -> Result<(), Denial> {
+        match speech {
+            Speech::Closed => Ok(()),
+            Speech::Unreadable => Err(Denial::NoHandshake),
+            Speech::Claim(_) if admission.standing == Standing::Itself => Ok(()),
+            Speech::Claim(claim) => self.rules.nodes.judge(self.peer_of(admission), claim),
+        }
+    }
+
+    /// The rules of the names that nodes claim.
+    #[must_use]
+    pub fn nodes(&self) -> &NodeRules {
+        &self.rules.nodes
     }
 
     /// The leave for an errand of our own to the epmd at this address.
@@ -458,6 +515,7 @@ fn is_self(arrival: &Arrival) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::dist::PortRule;
+    use super::super::limits::Full;
     use super::super::names::NamePatterns;
     use super::super::network::RuleBook;
     use super::super::role::SelfAt;
@@ -478,14 +536,17 @@ mod tests {
         Policy::new(Rules {
             network: Arc::new(NetworkRules::new(RuleBook::new(rules))),
             dist: Arc::new(listed(ports)),
+            forwards: Arc::default(),
             epmd: Arc::new(epmd),
             reach: reach.into(),
             self_at: Arc::default(),
+            nodes: Arc::default(),
+            mode: Mode::default(),
         })
     }
 
     fn to(outside: u16, inside: u16) -> LinkTarget<'static> {
-        LinkTarget { outside, inside, node: None }
+        LinkTarget { role: Role::Dist, outside, inside, nodes: &[], speech: Speech::Closed }
     }
 
     fn listed(ports: &str) -> DistRules {
@@ -681,29 +742,30 @@ mod tests {
         let some = || vec![Reach(Some(patterns.clone())), Reach::default()];
         let policy = with_rules(rules(), "9100", EpmdRules::default(), some());
         let name = |text: &'static str| AliveName::new(text.as_bytes()).unwrap();
-        let (web, db) = (NodeName::from(name("web-1")), NodeName::from(name("db")));
-        let link = |node| LinkTarget { outside: 9100, inside: 9100, node };
+        let names = [name("web-1"), name("db")].map(NodeName::from);
+        let (web, db) = (&names[..1], &names[1..]);
+        let link = |nodes| LinkTarget { nodes, ..to(9100, 9100) };
         let bound = admit(&policy, "192.0.2.2").unwrap();
         assert_eq!(
             policy.authorize_request(&bound, &Request::PortPlease2(name("db"))),
             Err(Denial::NotReachable)
         );
         assert!(policy.authorize_request(&bound, &Request::PortPlease2(name("web-1"))).is_ok());
-        assert!(policy.authorize_link(&bound, &link(Some(&web))).is_ok());
-        // Also a node whose name is not known: a missing fact means no.
-        for node in [Some(&db), None] {
+        assert!(policy.authorize_link(&bound, &link(web)).is_ok());
+        // Also a node whose name is not known, and one that has another name too: a missing fact means no.
+        for node in [db, &[], &names] {
             assert_eq!(policy.authorize_link(&bound, &link(node)), Err(Denial::NotReachable));
         }
         for free in ["192.0.2.3", "192.0.2.4", "192.0.2.1"] {
             let admission = admit(&policy, free).unwrap();
-            assert!(policy.authorize_link(&admission, &link(None)).is_ok(), "{free}");
-            assert_eq!(policy.may_reach(&admission, Some(&db)), Ok(()), "{free}");
+            assert!(policy.authorize_link(&admission, &link(&[])).is_ok(), "{free}");
+            assert_eq!(policy.may_reach(&admission, Some(&names[1])), Ok(()), "{free}");
         }
         // A link that is up goes when the name is taken from its peer.
         let open = with_rules(rules(), "9100", EpmdRules::default(), vec![Reach::default(); 2]);
         let held = admit(&open, "192.0.2.2").unwrap();
-        assert_eq!(policy.keeps(&held, &link(Some(&db)), &open), Err(Denial::NotReachable));
-        assert!(policy.keeps(&held, &link(Some(&web)), &open).is_ok());
+        assert_eq!(policy.keeps(&held, &link(db), &open), Err(Denial::NotReachable));
+        assert!(policy.keeps(&held, &link(web), &open).is_ok());
     }
 
     #[test]
@@ -712,12 +774,51 @@ mod tests {
         let admission = admit(&policy, "192.0.2.2").unwrap();
         let request = Request::PortPlease2(AliveName::new(b"a").unwrap());
         assert_eq!(policy.authorize_request(&admission, &request).unwrap().destination(), Destination::Epmd);
-        let link = policy.authorize_link(&admission, &to(9100, 9100)).unwrap();
+        let link = policy.authorize_link(&admission, &to(9100, 9100)).unwrap().permit;
         assert_eq!(link.destination(), Destination::Dist(9100));
         for (outside, inside) in [(9200, 9200), (9100, 5432)] {
             let refused = policy.authorize_link(&admission, &to(outside, inside));
             assert_eq!(refused, Err(Denial::PortNotOffered(outside)));
         }
+    }
+
+    #[test]
+    fn a_forwarded_port_leads_to_its_own_number_and_serves_what_it_is_said_to_carry() {
+        let forward =
+            |kind, ports: &str| super::super::forward::ForwardRule { kind, ports: ports.parse().unwrap() };
+        let all = vec![
+            forward(ForwardKind::Dist, "5200-5201"),
+            forward(ForwardKind::DistTls, "5300"),
+            forward(ForwardKind::Tcp, "5370-5371"),
+        ];
+        let without = policy(&["192.0.2.2"], &[]);
+        let forwards = Arc::new(ForwardRules(all));
+        let with = Policy { rules: Rules { forwards, ..without.rules.clone() }, ..without.clone() };
+        let admission = admit(&with, "192.0.2.2").unwrap();
+        let ask = |policy: &Policy, role, outside, inside| {
+            let target = LinkTarget { role, ..to(outside, inside) };
+            policy.authorize_link(&admission, &target).map(|leave| leave.permit.destination())
+        };
+        for (port, own) in [(5201, Role::Dist), (5300, Role::DistTls), (5371, Role::Tcp)] {
+            assert_eq!(with.role_at(port), Some(own));
+            assert_eq!(with.offers(b"rpc-1-2", port), Ok(()), "whatever the name");
+            assert_eq!(without.offers(b"a", port), Err(Withheld::NotListed));
+            for role in [Role::Epmd, Role::Dist, Role::DistTls, Role::Tcp] {
+                let no = Err(Denial::PortNotOffered(port));
+                let yes = Ok(Destination::Forward(port));
+                assert_eq!(ask(&with, role, port, port), if role == own { yes } else { no }, "{role} {port}");
+                assert_eq!(ask(&with, role, port, 9100), no, "to another port");
+                assert_eq!(ask(&with, role, 9100, port), Err(Denial::PortNotOffered(9100)));
+                assert_eq!(ask(&without, role, port, port), no);
+            }
+        }
+        assert_eq!(ask(&with, Role::Dist, 9100, 9100), Ok(Destination::Dist(9100)));
+        assert_eq!(ask(&with, Role::Tcp, 9100, 9100), Err(Denial::PortNotOffered(9100)));
+        assert_eq!((with.role_at(9100), with.role_at(5372)), (Some(Role::Dist), None));
+        // A link that is up goes with its forward.
+        let target = LinkTarget { role: Role::Tcp, ..to(5370, 5370) };
+        assert!(with.keeps(&admission, &target, &with).is_ok());
+        assert_eq!(without.keeps(&admission, &target, &with), Err(Denial::PortNotOffered(5370)));
     }
 
     #[test]

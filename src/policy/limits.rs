@@ -143,13 +143,13 @@ impl Room {
         if in_use >= open {
             return Err(Full::Total);
         }
-        if standing != Standing::Itself {
-            if of_subnet >= per_subnet {
-                return Err(Full::Subnet);
-            }
-            if of_address >= per_address {
-                return Err(Full::Address);
-            }
+        // Others of its /64 must not use up what a peer that a rule names may have.
+        let has_share_of_subnet = matches!(standing, Standing::NetworkPeer(_) | Standing::Registrant);
+        if has_share_of_subnet && of_subnet >= per_subnet {
+            return Err(Full::Subnet);
+        }
+        if standing != Standing::Itself && of_address >= per_address {
+            return Err(Full::Address);
         }
         Ok(())
     }
@@ -238,6 +238,12 @@ mod tests {
         assert_eq!(table.take(peer(), ip("2001:db8::2")), Ok(()));
         assert_eq!(table.take(peer(), ip("2001:db8::3")), Err(Full::Subnet));
         assert_eq!(table.take(peer(), ip("2001:db8:0:1::3")), Ok(()));
+        // A peer that a rule names has its own share whoever else is in its /64.
+        let named = Standing::NamedPeer(rule());
+        let taken = [(); 3].map(|()| table.take(named, ip("2001:db8::4")));
+        assert_eq!(taken, [Ok(()), Ok(()), Err(Full::Address)]);
+        table.give_back(named, ip("2001:db8::4"));
+        table.give_back(named, ip("2001:db8::4"));
         assert_eq!(table.take(Standing::Itself, ip("2001:db8::1")), Ok(()));
         table.give_back(peer(), ip("2001:db8::1"));
         assert_eq!(table.take(peer(), ip("2001:db8::1")), Ok(()));

@@ -1,14 +1,26 @@
-//! Which registered names are offered to peers.
+//! Lists of patterns of names: of those that epmd knows, and of whole names of nodes.
 
-use std::fmt;
-use std::str::FromStr;
+use std::collections::HashMap;
+
+use super::pattern::{Excludes, Pattern};
 
 /// Patterns of alive names (the part of a node's name before the `@`): `*` stands for any run of
 /// characters, `?` for one. A pattern behind `!` excludes, and exclusions go before all others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamePatterns {
-    include: Vec<Placed>,
-    exclude: Vec<Placed>,
+    include: Side,
+    exclude: Side,
+}
+
+/// The patterns that include, or those that exclude, in the order of the file. What names only one name is looked
+/// up and not gone through: lists of thousands are possible.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Side {
+    placed: Vec<Placed>,
+    /// The places of those that name one name.
+    literals: HashMap<Box<str>, usize>,
+    /// The places of the others.
+    wild: Vec<usize>,
 }
 
 /// One pattern, and the line of the file that it stands in; 0 for a default.
@@ -16,36 +28,6 @@ pub struct NamePatterns {
 struct Placed {
     pattern: Pattern,
     line: u32,
-}
-
-/// One pattern as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Pattern {
-    text: Box<str>,
-    excludes: Excludes,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Excludes {
-    No,
-    Yes,
-}
-
-/// Why a text is no pattern.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PatternFault {
-    /// Nothing there, or nothing behind `!`.
-    #[error("is empty")]
-    Empty,
-    /// More than 254 characters: no registered name is longer.
-    #[error("is longer than a name can be (254 characters)")]
-    Length,
-    /// An `@`: epmd knows only the part before it.
-    #[error("has an @: epmd knows only the part of a node's name before it")]
-    WholeName,
-    /// A character that no name has.
-    #[error("can match no name: only letters, digits, '-', '_', '.', '*' and '?' can stand in a pattern")]
-    Character,
 }
 
 /// What patterns say of a name, and the one that says it.
@@ -92,139 +74,119 @@ impl NamePatterns {
     /// Takes patterns with the lines of the file that they stand in.
     #[must_use]
     pub fn new(patterns: impl IntoIterator<Item = (Pattern, u32)>) -> Self {
-        let all = patterns.into_iter().map(|(pattern, line)| Placed { pattern, line });
-        let (exclude, include) = all.partition(|placed| placed.pattern.excludes == Excludes::Yes);
+        let (mut include, mut exclude) = (Side::default(), Side::default());
+        for (pattern, line) in patterns {
+            match pattern.excludes() {
+                Excludes::No => include.add(pattern, line),
+                Excludes::Yes => exclude.add(pattern, line),
+            }
+        }
         Self { include, exclude }
     }
 
     /// The patterns with their lines: those that include in the order of the file, then those that exclude.
     pub fn iter(&self) -> impl Iterator<Item = (&Pattern, u32)> {
-        self.include.iter().chain(&self.exclude).map(|placed| (&placed.pattern, placed.line))
+        self.include.iter().chain(self.exclude.iter())
     }
 
     /// What the patterns say of a name.
     #[must_use]
     pub fn judge(&self, name: &[u8]) -> NameVerdict<'_> {
-        let find = |list: &'_ [Placed]| list.iter().position(|placed| placed.pattern.matches(name));
-        if let Some(by) = find(&self.exclude).and_then(|at| self.exclude.get(at)) {
+        if let Some(by) = self.exclude.find(name) {
             return NameVerdict::Excluded(&by.pattern, by.line);
         }
-        match find(&self.include).and_then(|at| self.include.get(at)) {
+        match self.include.find(name) {
             Some(by) => NameVerdict::Offered(&by.pattern, by.line),
             None => NameVerdict::NoMatch,
         }
     }
 }
 
-impl FromStr for Pattern {
-    type Err = PatternFault;
-
-    fn from_str(text: &str) -> Result<Self, PatternFault> {
-        let (text, excludes) = match text.strip_prefix('!') {
-            Some(rest) => (rest, Excludes::Yes),
-            None => (text, Excludes::No),
-        };
-        if text.is_empty() {
-            return Err(PatternFault::Empty);
-        }
-        if text.len() > 254 {
-            return Err(PatternFault::Length);
-        }
-        if text.contains('@') {
-            return Err(PatternFault::WholeName);
-        }
-        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.*?".contains(&b)) {
-            return Err(PatternFault::Character);
-        }
-        Ok(Self { text: text.into(), excludes })
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.excludes == Excludes::Yes { "!" } else { "" };
-        write!(f, "{mark}{}", self.text)
-    }
-}
-
-impl Pattern {
-    /// Whether all of `name` fits. Goes back to the last `*` only, so that the time is bounded by the product
-    /// of the lengths.
-    fn matches(&self, name: &[u8]) -> bool {
-        let pattern = self.text.as_bytes();
-        let (mut at, mut from) = (0, 0);
-        let mut star: Option<(usize, usize)> = None;
-        while let Some(byte) = name.get(from) {
-            match pattern.get(at) {
-                Some(b'*') => {
-                    star = Some((at, from));
-                    at += 1;
-                }
-                Some(wanted) if *wanted == b'?' || wanted == byte => {
-                    at += 1;
-                    from += 1;
-                }
-                Some(_) | None => {
-                    let Some((star_at, taken)) = star else { return false };
-                    star = Some((star_at, taken + 1));
-                    (at, from) = (star_at + 1, taken + 1);
-                }
+impl Side {
+    fn add(&mut self, pattern: Pattern, line: u32) {
+        let place = self.placed.len();
+        match pattern.literal() {
+            Some(name) => {
+                self.literals.entry(name.into()).or_insert(place);
             }
+            None => self.wild.push(place),
         }
-        pattern.get(at..).unwrap_or_default().iter().all(|byte| *byte == b'*')
+        self.placed.push(Placed { pattern, line });
+    }
+
+    /// The pattern that fits: the one that names the name, or else the first of the others.
+    fn find(&self, name: &[u8]) -> Option<&Placed> {
+        let named = std::str::from_utf8(name).ok().and_then(|name| self.literals.get(name));
+        let at = |place: &usize| self.placed.get(*place);
+        let mut wild = self.wild.iter().filter_map(at);
+        named.and_then(at).or_else(|| wild.find(|placed| placed.pattern.matches(name)))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Pattern, u32)> {
+        self.placed.iter().map(|placed| (&placed.pattern, placed.line))
+    }
+}
+
+/// Patterns of full node names, `alive@host`; otherwise as [`NamePatterns`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePatterns(NamePatterns);
+
+impl NodePatterns {
+    /// Takes patterns [of whole names](Pattern::of_node) with the lines of the file that they stand in.
+    #[must_use]
+    pub fn new(patterns: impl IntoIterator<Item = (Pattern, u32)>) -> Self {
+        Self(NamePatterns::new(patterns))
+    }
+
+    /// What the patterns say of a full name.
+    #[must_use]
+    pub fn judge(&self, name: &[u8]) -> NameVerdict<'_> {
+        self.0.judge(name)
+    }
+
+    /// Whether a name is one of these.
+    #[must_use]
+    pub fn covers(&self, name: &[u8]) -> bool {
+        self.judge(name).is_offered()
+    }
+
+    /// The patterns with their lines.
+    pub fn iter(&self) -> impl Iterator<Item = (&Pattern, u32)> {
+        self.0.iter()
+    }
+
+    /// The patterns that include, with their lines.
+    pub fn included(&self) -> impl Iterator<Item = (&Pattern, u32)> {
+        self.0.include.iter()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn matches(pattern: &str, name: &str) -> bool {
-        pattern.parse::<Pattern>().unwrap().matches(name.as_bytes())
-    }
-
-    #[test]
-    fn stars_and_question_marks_stand_for_what_they_should() {
-        for (pattern, name, expected) in [
-            ("*", "", true),
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("a*", "abc", true),
-            ("*c", "abcc", true),
-            ("a*c*e", "abcde", true),
-            ("a*c*e", "abcd", false),
-            ("???-ctl-*", "abc-ctl-ejabberd", true),
-            ("???-ctl-*", "abcd-ctl-ejabberd", false),
-            ("**?", "x", true),
-            ("**?", "", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn a_mistaken_pattern_says_what_is_wrong_with_it() {
-        let fault = |text: &str| text.parse::<Pattern>().unwrap_err();
-        assert_eq!(fault(""), PatternFault::Empty);
-        assert_eq!(fault("!"), PatternFault::Empty);
-        assert_eq!(fault("a@b"), PatternFault::WholeName);
-        assert_eq!(fault("a b"), PatternFault::Character);
-        assert_eq!(fault("!!a"), PatternFault::Character);
-        assert_eq!(fault(&"a".repeat(255)), PatternFault::Length);
+    fn patterns(texts: &[&str]) -> NamePatterns {
+        NamePatterns::new((1..).zip(texts).map(|(line, text)| (text.parse().unwrap(), line)))
     }
 
     #[test]
     fn exclusions_go_first_wherever_they_stand_and_no_match_means_no() {
-        let patterns = |texts: &[&str]| {
-            NamePatterns::new((1..).zip(texts).map(|(line, text)| (text.parse().unwrap(), line)))
-        };
         let both = patterns(&["!b*", "*"]);
         assert!(both.judge(b"a").is_offered());
         assert!(matches!(both.judge(b"b1"), NameVerdict::Excluded(by, 1) if by.to_string() == "!b*"));
         assert_eq!(patterns(&["a"]).judge(b"b"), NameVerdict::NoMatch);
         assert_eq!(patterns(&[]).judge(b"b"), NameVerdict::NoMatch);
+        assert!(!patterns(&["*", "!a", "a"]).judge(b"a").is_offered());
+    }
+
+    #[test]
+    fn the_pattern_that_names_a_name_is_told_before_those_that_happen_to_fit() {
+        let list = patterns(&["a*", "ab", "*", "ab"]);
+        assert!(matches!(list.judge(b"ab"), NameVerdict::Offered(by, 2) if by.to_string() == "ab"));
+        assert!(matches!(list.judge(b"ac"), NameVerdict::Offered(by, 1) if by.to_string() == "a*"));
+        assert!(matches!(list.judge(b"\xff"), NameVerdict::Offered(by, 3) if by.to_string() == "*"));
+        let lines: Vec<u32> = list.iter().map(|(_, line)| line).collect();
+        assert_eq!(lines, [1, 2, 3, 4]);
     }
 
     #[test]
@@ -238,25 +200,25 @@ mod tests {
         for node in ["ejabberd", "rabbit", "couchdb", "emqx", "my-ctl", "control-1", "rpc", "remote"] {
             assert!(default.judge(node.as_bytes()).is_offered(), "{node}");
         }
-        assert_eq!(default.include.len() + default.exclude.len(), NamePatterns::DEFAULT.len());
+        assert_eq!(default.iter().count(), NamePatterns::DEFAULT.len());
     }
 
-    /// The obvious and slow way.
-    fn naive(pattern: &[u8], name: &[u8]) -> bool {
-        match (pattern.split_first(), name.split_first()) {
-            (None, None) => true,
-            (Some((b'*', rest)), None) => naive(rest, name),
-            (Some((b'*', rest)), Some((_, shorter))) => naive(rest, name) || naive(pattern, shorter),
-            (Some((b'?', rest)), Some((_, shorter))) => naive(rest, shorter),
-            (Some((wanted, rest)), Some((byte, shorter))) => wanted == byte && naive(rest, shorter),
-            (None, Some(_)) | (Some(_), None) => false,
+    #[test]
+    fn whole_names_are_judged_as_the_others_are() {
+        let list = ["ejabberd@h2", "web-?@*.example.net", "!*@old.example.net"];
+        let list =
+            NodePatterns::new((1..).zip(list).map(|(line, text)| (Pattern::of_node(text).unwrap(), line)));
+        for (name, expected) in [
+            ("ejabberd@h2", true),
+            ("ejabberd@h22", false),
+            ("xejabberd@h2", false),
+            ("web-1@a.example.net", true),
+            ("web-1@a.b.example.net", true),
+            ("web-10@a.example.net", false),
+            ("web-1@old.example.net", false),
+        ] {
+            assert_eq!(list.covers(name.as_bytes()), expected, "{name}");
         }
-    }
-
-    proptest! {
-        #[test]
-        fn matching_agrees_with_the_obvious_way(pattern in "[ab*?]{1,8}", name in "[ab]{0,10}") {
-            prop_assert_eq!(matches(&pattern, &name), naive(pattern.as_bytes(), name.as_bytes()));
-        }
+        assert_eq!(list.included().count(), 2);
     }
 }

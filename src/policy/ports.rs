@@ -54,6 +54,17 @@ impl PortSet {
         after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|range| range.contains(&port))
     }
 
+    /// The first port that is one of `others` too.
+    #[must_use]
+    pub fn first_common(&self, others: &Self) -> Option<u16> {
+        let within = |range: &RangeInclusive<u16>, port: u16| range.contains(&port).then_some(port);
+        self.0.iter().find_map(|range| {
+            // Where two ranges overlap, they do so at the beginning of one of them.
+            let inner = others.0.iter().find_map(|other| within(range, *other.start()));
+            if others.contains(*range.start()) { Some(*range.start()) } else { inner }
+        })
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -199,6 +210,8 @@ mod tests {
             for port in 0..=45 {
                 prop_assert_eq!(left.contains(port), some.contains(port) && !others.contains(port), "{}", port);
             }
+            let common = (0..=45).find(|port| some.contains(*port) && others.contains(*port));
+            prop_assert_eq!(some.first_common(&others), common);
             prop_assert_eq!(&PortSet::from_ranges(left.iter_ranges()), &left, "sorted and merged");
         }
 

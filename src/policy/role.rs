@@ -10,15 +10,30 @@ pub enum Role {
     Epmd,
     /// Links to the distribution port of the listener's number.
     Dist,
+    /// Links to a port of TLS distribution, by `[[forward]]`.
+    DistTls,
+    /// Connections to any other port between nodes, by `[[forward]]`.
+    Tcp,
 }
 
 impl Role {
+    /// Whether links come up by a handshake that the guard follows.
+    #[must_use]
+    pub fn has_handshake(self) -> bool {
+        match self {
+            Self::Dist | Self::DistTls => true,
+            Self::Epmd | Self::Tcp => false,
+        }
+    }
+
     /// The role, as it stands in logs and metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
             Self::Epmd => "epmd",
             Self::Dist => "dist",
+            Self::DistTls => "dist-tls",
+            Self::Tcp => "tcp",
         }
     }
 }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::dist::DistRules;
+use super::forward::ForwardRules;
+use super::mode::Mode;
 use super::names::NamePatterns;
 use super::network::{NetworkRules, PeerId};
+use super::nodes::NodeRules;
 use super::role::{Role, SelfAt};
 use crate::proto::epmd::NodeName;
 
@@ -18,12 +21,18 @@ pub struct Rules {
     pub network: Arc<NetworkRules>,
     /// Of the distribution ports.
     pub dist: Arc<DistRules>,
+    /// Of the ports that are forwarded besides.
+    pub forwards: Arc<ForwardRules>,
     /// Of what may be asked of epmd.
     pub epmd: Arc<EpmdRules>,
     /// What each `[[peer]]` may reach, in the order of their ids.
     pub reach: Arc<[Reach]>,
     /// Where this host itself is told from peers.
     pub self_at: Arc<SelfRules>,
+    /// Of the names that nodes claim.
+    pub nodes: Arc<NodeRules>,
+    /// Whether the rules of who speaks are enforced.
+    pub mode: Mode,
 }
 
 /// Where this host itself is told from peers, by what is served.
@@ -31,7 +40,7 @@ pub struct Rules {
 pub struct SelfRules {
     /// `[epmd] self`
     pub epmd: SelfAt,
-    /// `[dist] self`
+    /// `[dist] self`, for the ports of `[[forward]]` too.
     pub dist: SelfAt,
 }
 
@@ -41,7 +50,7 @@ impl SelfRules {
     pub fn of(&self, role: Role) -> &SelfAt {
         match role {
             Role::Epmd => &self.epmd,
-            Role::Dist => &self.dist,
+            Role::Dist | Role::DistTls | Role::Tcp => &self.dist,
         }
     }
 }
