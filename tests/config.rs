@@ -1,9 +1,18 @@
 //! The configuration, through the public API: the shipped files, each kind of mistake, and texts
 //! that nobody meant to write.
-#![allow(clippy::panic, clippy::indexing_slicing, reason = "helpers of tests, outside of them")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, outside of them"
+)]
 
+#[path = "config/forward.rs"]
+mod forward;
 #[path = "config/mistakes.rs"]
 mod mistakes;
+#[path = "config/speakers.rs"]
+mod speakers;
 #[path = "config/survival.rs"]
 mod survival;
 
@@ -11,8 +20,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use epmd_guard::config::{
-    Color, CommandCheck, Config, Delta, EpmdBackend, ListenOn, LoadError, Loaded, LogFormat, MAX_BYTES,
-    Overrides, defaults, from_text, load,
+    Color, CommandCheck, Config, Delta, EpmdBackend, Files, ListenOn, LoadError, Loaded, LogFormat,
+    MAX_BYTES, Overrides, defaults, from_text, from_text_with, load,
 };
 use epmd_guard::policy::{List, NamePatterns, PeerId, PortRule, Reach, SelfAt, StopRule};
 use epmd_guard::proto::epmd::AliveName;
@@ -109,14 +118,18 @@ fn the_shipped_file_holds_the_defaults() {
 }
 
 #[test]
-fn the_example_of_a_peer_in_the_shipped_file_can_be_used() {
-    let loaded = good(&uncommented(|_, example| example == Example::Yes));
+fn the_examples_of_a_peer_and_of_a_cookie_in_the_shipped_file_can_be_used() {
+    let text = uncommented(|_, example| example == Example::Yes);
+    // The cookie's file is not here.
+    let loaded = from_text_with("test.toml", &text, &Overrides::default(), Files::Leave).unwrap();
     assert_eq!(warnings(&loaded), [""; 0]);
     let line = |key: &str| 1 + SHIPPED.lines().position(|line| line.starts_with(key)).unwrap();
     let peers: Vec<_> = loaded.config.peers.iter().map(|peer| (peer.name.as_str(), peer.line)).collect();
     assert_eq!(peers, [("h2", u32::try_from(line("#[[peer]]")).unwrap())]);
     let rule = format!("[[peer]] addresses h2.example.net (line {})", line("#addresses"));
     assert_eq!(rules_of(&loaded.config), [rule]);
+    assert_eq!(loaded.config.cookie_files.each, [Path::new("/etc/epmd-guard/cookie.web")]);
+    assert!(loaded.config.cookies.is_empty());
 }
 
 #[test]

@@ -5,11 +5,16 @@
 
 mod address;
 mod admin;
+mod ban;
 mod cluster;
+mod cookies;
 mod dist;
 mod epmd;
+mod forward;
 mod limits;
 mod names;
+mod nodes;
+mod path;
 mod peers;
 mod self_at;
 
@@ -18,8 +23,10 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::cookie::Files;
 use super::load::Overrides;
 use super::problem::{Problem, Problems};
 use super::schema::{Word, Words, Written, WrittenLog};
@@ -28,6 +35,7 @@ use super::{Config, EpmdBackend, Log, LogFormat, Places};
 use crate::policy::{List, PortRule, Rule, Target};
 
 pub(super) use dist::own_ports;
+pub(super) use forward::ports_of;
 
 /// Where nodes listen and register, unless they are told otherwise.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -42,26 +50,44 @@ impl fmt::Display for Key {
     }
 }
 
+/// What a file is read with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How<'a> {
+    /// What the command line adds.
+    pub(super) overrides: &'a Overrides,
+    /// Whether the files that it names are read.
+    pub(super) files: Files,
+}
+
 /// Builds the configuration. It counts only when `problems` has no error afterwards.
 pub(super) fn build(
     written: &Written<'_>,
     lines: &mut LineCounter<'_>,
-    overrides: &Overrides,
+    how: How<'_>,
     problems: &mut Problems,
 ) -> Config {
     let mut peers = peers::build(&written.peers, lines, problems);
-    let cluster = cluster::build(&written.cluster, &mut peers, lines, overrides, problems);
+    let cluster = cluster::build(&written.cluster, &mut peers, lines, how.overrides, problems);
+    let nodes = nodes::build(written, &peers.list, lines, problems);
     let epmd = epmd::build(&written.epmd, problems);
     let admin = admin::build(&written.admin, &epmd, problems);
     let beside = dist::Beside { epmd: &epmd, admin: &admin };
-    let dist = dist::build(&written.dist, beside, lines, problems);
+    let mut dist = dist::build(&written.dist, beside, lines, problems);
+    let forwards = forward::build(written, &mut dist, beside, lines, problems);
+    let (cookie_files, cookies) = cookies::build(written, how, lines, problems);
     let limits = limits::build(&written.limits, &epmd, problems);
+    let ban = ban::build(written, &limits, problems);
     let config = Config {
         cluster,
         peers: peers.list,
         epmd,
         dist,
+        forwards,
+        nodes: Arc::new(nodes),
+        cookie_files,
+        cookies: Arc::new(cookies),
         limits,
+        ban,
         admin,
         log: log(&written.log, problems),
         places: Places::default(),
@@ -86,7 +112,7 @@ fn report_nothing_served(written: &Written<'_>, config: &Config, problems: &mut 
         return;
     }
     report_unknown_names(written, config, problems);
-    if config.dist.rules.ports.is_empty() {
+    if config.dist.rules.ports.is_empty() && config.forwards.is_empty() {
         let message = "[epmd] listen: is empty and so is [dist] ports: nothing would be served";
         let help = "name the ports that nodes listen on in [dist] ports, or write listen = [\"*\"]";
         problems.push(Problem::error(listen.span(), message).with_help(help));
@@ -152,7 +178,7 @@ fn log(written: &WrittenLog<'_>, problems: &mut Problems) -> Log {
 
 /// One of some words.
 fn choice<T: Copy>(
-    key: Key,
+    key: impl fmt::Display,
     written: Option<&Word<'_>>,
     choices: &[(&str, T)],
     problems: &mut Problems,

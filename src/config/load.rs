@@ -9,11 +9,18 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{Group, Level};
 use toml::de::DeTable;
 
+use super::build::How;
+use super::cookie::Files;
 use super::problem::{Color, Problem, Problems, Report, renderer};
 use super::schema::Written;
 use super::text::{LineCounter, TouchedLines, one_line};
 use super::{Config, Places, build};
 use crate::policy::Target;
+
+/// What the parser says of a key or a header that stands twice.
+const DOUBLE: &str = "duplicate key";
+/// What to do about that.
+const ONCE: &str = "a key stands once below its header, and a header once in the file: put the keys of both together below one";
 
 /// The largest file that is read; a million networks take 20 MiB.
 pub const MAX_BYTES: u64 = 64 << 20;
@@ -112,7 +119,11 @@ impl LoadError {
 /// # Errors
 /// When the file cannot be read, or says something that cannot be.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<Loaded, LoadError> {
-    from_text(&path.display().to_string(), &read_text(path)?, overrides)
+    load_with(path, overrides, Files::Read)
+}
+
+pub(super) fn load_with(path: &Path, overrides: &Overrides, files: Files) -> Result<Loaded, LoadError> {
+    from_text_with(&path.display().to_string(), &read_text(path)?, overrides, files)
 }
 
 /// Reads the file at `path`, whatever it says.
@@ -130,16 +141,29 @@ pub fn read_text(path: &Path) -> Result<String, LoadError> {
 /// The admin socket that `text` names, whatever else is wrong with it: who has broken a file must still find the
 /// guard that runs with the one before.
 pub(super) fn socket_in(text: &str) -> Option<PathBuf> {
-    let (config, _) = understand(text, &Overrides::default());
+    let (config, _) = understand(text, How { overrides: &Overrides::default(), files: Files::Leave });
     config.admin.socket
 }
 
-/// Loads the configuration that `text` is; `path_label` is how messages call it.
+/// Loads the configuration that `text` is, with the files that it names; `path_label` is how messages call it.
 ///
 /// # Errors
 /// When it says something that cannot be.
 pub fn from_text(path_label: &str, text: &str, overrides: &Overrides) -> Result<Loaded, LoadError> {
-    let (config, problems) = understand(text, overrides);
+    from_text_with(path_label, text, overrides, Files::Read)
+}
+
+/// The same, and says what becomes of the files that it names.
+///
+/// # Errors
+/// As [`from_text`].
+pub fn from_text_with(
+    path_label: &str,
+    text: &str,
+    overrides: &Overrides,
+    files: Files,
+) -> Result<Loaded, LoadError> {
+    let (config, problems) = understand(text, How { overrides, files });
     let report = Report::new(path_label, text, problems.clone());
     if problems.has_errors() {
         return Err(LoadError::Invalid(report));
@@ -150,16 +174,16 @@ pub fn from_text(path_label: &str, text: &str, overrides: &Overrides) -> Result<
 /// The configuration of a run without a file.
 #[must_use]
 pub fn defaults(overrides: &Overrides) -> Loaded {
-    let (config, warnings) = understand("", overrides);
+    let (config, warnings) = understand("", How { overrides, files: Files::Leave });
     Loaded { config, report: Report::new("(no file)", "", warnings.clone()), warnings }
 }
 
 /// Reads, checks and fills in. The configuration counts only when no problem is an error.
-fn understand(text: &str, overrides: &Overrides) -> (Config, Problems) {
+fn understand(text: &str, how: How<'_>) -> (Config, Problems) {
     let (root, refused) = DeTable::parse_recoverable(text);
     let mut found = Problems::default();
     let written = Written::read(root.get_ref(), &mut found);
-    let mut config = build::build(&written, &mut LineCounter::new(text), overrides, &mut found);
+    let mut config = build::build(&written, &mut LineCounter::new(text), how, &mut found);
     config.places = Places::of(root.get_ref(), text);
     let mut problems = found;
     if !refused.is_empty() {
@@ -181,7 +205,9 @@ fn syntax_problems(text: &str, mut refused: Vec<toml::de::Error>) -> Problems {
     for error in refused {
         let line = error.span().map(|span| lines.line_at(span.start).0);
         if line.is_none() || line != last {
-            problems.push(Problem::error(error.span(), error.message()));
+            let problem = Problem::error(error.span(), error.message());
+            let is_double = error.message() == DOUBLE;
+            problems.push(if is_double { problem.with_help(ONCE) } else { problem });
         }
         last = line;
     }

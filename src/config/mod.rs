@@ -1,9 +1,11 @@
 //! The configuration: read as it is written (`schema`), checked and turned into what is meant
 //! (`build`), with every problem at once (`problem`), and compared with another one (`delta`).
 //!
-//! Owns the TOML file and its defaults. Never opens a socket and never resolves a name.
+//! Owns the TOML file and its defaults, and reading the files that it names. Never opens a socket and never resolves
+//! a name.
 
 mod build;
+mod cookie;
 mod delta;
 mod listen;
 mod load;
@@ -20,12 +22,18 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::policy::{DistRules, EpmdRules, NetworkRules, Reach, Rules, SelfAt, SelfRules, StopRule};
+use crate::policy::{
+    BanRules, Cookies, DistRules, EpmdRules, ForwardKind, ForwardRule, ForwardRules, Mode, NetworkRules,
+    NodeRules, Reach, Role, Rules, SelfAt, SelfRules, StopRule,
+};
 
 pub use crate::policy::{PortSet, PortSetFault};
+pub use cookie::Files;
 pub use delta::{Applies, Change, Delta};
 pub use listen::ListenOn;
-pub use load::{LoadError, Loaded, MAX_BYTES, Overrides, defaults, from_text, load, read_text};
+pub use load::{
+    LoadError, Loaded, MAX_BYTES, Overrides, defaults, from_text, from_text_with, load, read_text,
+};
 pub use places::Places;
 pub use problem::{Color, Problem, Problems, Report, Severity};
 pub use source::{BUILT_IN, Source};
@@ -46,8 +54,18 @@ pub struct Config {
     pub epmd: Epmd,
     /// `[dist]`: the distribution ports.
     pub dist: Dist,
+    /// `[[forward]]`: other ports between nodes, in the order of the file.
+    pub forwards: Vec<Forward>,
+    /// `[cluster] nodes` and its neighbours, and those of `[[peer]]`: who may claim which name.
+    pub nodes: Arc<NodeRules>,
+    /// `cookie_file` and `[[cookie]]`: where the files are.
+    pub cookie_files: CookieFiles,
+    /// What the files held when they were read; nothing where they were left alone ([`Files::Leave`]).
+    pub cookies: Arc<Cookies>,
     /// `[limits]`
     pub limits: Limits,
+    /// `[ban]`
+    pub ban: Ban,
     /// `[admin]`
     pub admin: Admin,
     /// `[log]`
@@ -69,11 +87,40 @@ impl Config {
         Rules {
             network: Arc::clone(&self.cluster.network),
             dist: Arc::new(self.dist.rules.clone()),
+            forwards: Arc::new(ForwardRules(self.forwards.iter().map(Forward::rule).collect())),
             epmd: Arc::new(EpmdRules { register_from, stop }),
             self_at: Arc::new(SelfRules { epmd: self.epmd.self_at.clone(), dist: self.dist.self_at.clone() }),
             reach: self.peers.iter().map(|peer| peer.may_reach.clone()).collect(),
+            nodes: Arc::clone(&self.nodes),
+            mode: self.cluster.mode,
         }
     }
+
+    /// The `[[forward]]` that a port behind us is of, if one has it.
+    #[must_use]
+    pub fn forward_at(&self, inside: u16) -> Option<&Forward> {
+        self.forwards.iter().find(|forward| forward.ports.contains(inside))
+    }
+
+    /// How a port behind us is reached: as its `[[forward]]` says, or else as `[dist]` does.
+    #[must_use]
+    pub fn way_to(&self, inside: u16) -> Way<'_> {
+        match self.forward_at(inside) {
+            Some(Forward { kind, listen, backend, .. }) => Way { role: kind.role(), listen, backend },
+            None => Way { role: Role::Dist, listen: &self.dist.listen, backend: &self.dist.backend },
+        }
+    }
+}
+
+/// How a port behind us is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'c> {
+    /// What a listener that leads there serves.
+    pub role: Role,
+    /// Where peers reach us for it.
+    pub listen: &'c [ListenOn],
+    /// Where it is listened at behind us, in the order in which it is tried.
+    pub backend: &'c [IpAddr],
 }
 
 /// Who may connect.
@@ -83,6 +130,8 @@ pub struct Cluster {
     pub network: Arc<NetworkRules>,
     /// How often host names are resolved again.
     pub resolve_every: Duration,
+    /// `mode`
+    pub mode: Mode,
 }
 
 /// A host of the cluster that has a name of its own. Its addresses let it in as those of `allow` do; they
@@ -155,6 +204,27 @@ pub struct Dist {
     pub self_at: SelfAt,
 }
 
+/// Other ports between nodes in front of which we stand, of the same numbers outside and inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// `kind`: what they carry.
+    pub kind: ForwardKind,
+    /// `ports`: offered whatever is registered there. None of them is another table's, or one of `[dist]`.
+    pub ports: PortSet,
+    /// Where peers reach us.
+    pub listen: Vec<ListenOn>,
+    /// Where the services listen, in the order in which they are tried.
+    pub backend: Vec<IpAddr>,
+    /// Where its table begins.
+    pub line: u32,
+}
+
+impl Forward {
+    fn rule(&self) -> ForwardRule {
+        ForwardRule { kind: self.kind, ports: self.ports.clone() }
+    }
+}
+
 /// How much and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -174,6 +244,34 @@ pub struct Limits {
     pub backend_timeout: Duration,
     /// For the silence of the remaining direction once the other has ended.
     pub half_close_timeout: Duration,
+    /// Connections a second of one address.
+    pub rate_per_address: u32,
+    /// Connections a second of one IPv6 /64.
+    pub rate_per_subnet: u32,
+    /// Handshakes at one time that are not done.
+    pub half_open: u32,
+    /// Of one address; of one IPv6 /64 four times as many.
+    pub half_open_per_address: u32,
+    /// For each step of a handshake, as the nodes' `net_setuptime`.
+    pub handshake_timeout: Duration,
+}
+
+/// The files that hold cookies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CookieFiles {
+    /// `[dist] cookie_file`; `None`: there is none (an empty string in the file).
+    pub default: Option<PathBuf>,
+    /// `file` of each `[[cookie]]`, in their order.
+    pub each: Vec<PathBuf>,
+}
+
+/// Who is slowed down and who is banned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ban {
+    /// The numbers.
+    pub rules: BanRules,
+    /// `file`: where bans are kept over a restart; `None`: nowhere (an empty string in the file).
+    pub file: Option<PathBuf>,
 }
 
 /// How the running guard is asked and told.

@@ -42,9 +42,26 @@ impl fmt::Display for Section {
     }
 }
 
-const CLUSTER: Section =
-    Section { name: "cluster", form: Form::Table, keys: &["allow", "deny", "resolve_every"] };
-const PEER: Section = Section { name: "peer", form: Form::Tables, keys: &["name", "addresses", "may_reach"] };
+const CLUSTER: Section = Section {
+    name: "cluster",
+    form: Form::Table,
+    keys: &[
+        "allow",
+        "deny",
+        "resolve_every",
+        "nodes",
+        "hidden_nodes",
+        "dynamic_nodes",
+        "min_handshake",
+        "require_flags",
+        "mode",
+    ],
+};
+const PEER: Section = Section {
+    name: "peer",
+    form: Form::Tables,
+    keys: &["name", "addresses", "may_reach", "nodes", "hidden_nodes", "dynamic_nodes"],
+};
 const EPMD: Section = Section {
     name: "epmd",
     form: Form::Table,
@@ -53,8 +70,11 @@ const EPMD: Section = Section {
 const DIST: Section = Section {
     name: "dist",
     form: Form::Table,
-    keys: &["listen", "ports", "names", "range", "outside", "backend", "self"],
+    keys: &["listen", "ports", "names", "range", "outside", "backend", "self", "cookie_file"],
 };
+const COOKIE: Section = Section { name: "cookie", form: Form::Tables, keys: &["file", "nodes", "at"] };
+const FORWARD: Section =
+    Section { name: "forward", form: Form::Tables, keys: &["kind", "ports", "listen", "backend"] };
 const LIMITS: Section = Section {
     name: "limits",
     form: Form::Table,
@@ -67,6 +87,28 @@ const LIMITS: Section = Section {
         "request_timeout",
         "backend_timeout",
         "half_close_timeout",
+        "rate_per_address",
+        "rate_per_subnet",
+        "half_open",
+        "half_open_per_address",
+        "handshake_timeout",
+    ],
+};
+const BAN: Section = Section {
+    name: "ban",
+    form: Form::Table,
+    keys: &[
+        "slow_after",
+        "slow_first",
+        "slow_most",
+        "after",
+        "within",
+        "first",
+        "most",
+        "names",
+        "names_within",
+        "entries",
+        "file",
     ],
 };
 const ADMIN: Section =
@@ -74,7 +116,8 @@ const ADMIN: Section =
 const LOG: Section = Section { name: "log", form: Form::Table, keys: &["format", "level"] };
 
 /// Every section, in the order of the shipped file.
-pub(super) static SECTIONS: [Section; 7] = [CLUSTER, PEER, EPMD, DIST, LIMITS, ADMIN, LOG];
+pub(super) static SECTIONS: &[Section] =
+    &[CLUSTER, PEER, EPMD, DIST, COOKIE, FORWARD, LIMITS, BAN, ADMIN, LOG];
 
 /// A string and where it stands.
 pub(super) type Word<'a> = Spanned<&'a str>;
@@ -119,7 +162,10 @@ pub(super) struct Written<'a> {
     pub(super) peers: Vec<WrittenPeer<'a>>,
     pub(super) epmd: WrittenEpmd<'a>,
     pub(super) dist: WrittenDist<'a>,
+    pub(super) cookies: Vec<WrittenCookie<'a>>,
+    pub(super) forwards: Vec<WrittenForward<'a>>,
     pub(super) limits: WrittenLimits<'a>,
+    pub(super) ban: WrittenBan<'a>,
     pub(super) admin: WrittenAdmin<'a>,
     pub(super) log: WrittenLog<'a>,
 }
@@ -129,6 +175,12 @@ pub(super) struct WrittenCluster<'a> {
     pub(super) allow: Option<Words<'a>>,
     pub(super) deny: Option<Words<'a>>,
     pub(super) resolve_every: Option<Word<'a>>,
+    pub(super) nodes: Option<Words<'a>>,
+    pub(super) hidden_nodes: Option<Word<'a>>,
+    pub(super) dynamic_nodes: Option<Word<'a>>,
+    pub(super) min_handshake: Option<Spanned<i64>>,
+    pub(super) require_flags: Option<Words<'a>>,
+    pub(super) mode: Option<Word<'a>>,
 }
 
 /// One table. Keys that must be there and are not have been reported.
@@ -139,6 +191,9 @@ pub(super) struct WrittenPeer<'a> {
     pub(super) name: Option<Word<'a>>,
     pub(super) addresses: Option<Words<'a>>,
     pub(super) may_reach: Option<Words<'a>>,
+    pub(super) nodes: Option<Words<'a>>,
+    pub(super) hidden_nodes: Option<Word<'a>>,
+    pub(super) dynamic_nodes: Option<Word<'a>>,
 }
 
 #[derive(Debug)]
@@ -159,6 +214,28 @@ pub(super) struct WrittenDist<'a> {
     pub(super) outside: Option<Spanned<Ports<'a>>>,
     pub(super) backend: Option<Words<'a>>,
     pub(super) self_at: Option<WrittenSelf<'a>>,
+    pub(super) cookie_file: Option<Word<'a>>,
+}
+
+/// One table. A file that must be there and is not has been reported.
+#[derive(Debug)]
+pub(super) struct WrittenCookie<'a> {
+    /// Its header.
+    pub(super) span: Range<usize>,
+    pub(super) file: Option<Word<'a>>,
+    pub(super) nodes: Option<Words<'a>>,
+    pub(super) at: Option<Words<'a>>,
+}
+
+/// One table. Keys that must be there and are not have been reported.
+#[derive(Debug)]
+pub(super) struct WrittenForward<'a> {
+    /// Its header.
+    pub(super) span: Range<usize>,
+    pub(super) kind: Option<Word<'a>>,
+    pub(super) ports: Option<Spanned<Ports<'a>>>,
+    pub(super) listen: Option<Words<'a>>,
+    pub(super) backend: Option<Words<'a>>,
 }
 
 #[derive(Debug)]
@@ -172,6 +249,26 @@ pub(super) struct WrittenLimits<'a> {
     pub(super) request_timeout: Option<Word<'a>>,
     pub(super) backend_timeout: Option<Word<'a>>,
     pub(super) half_close_timeout: Option<Word<'a>>,
+    pub(super) rate_per_address: Option<Spanned<i64>>,
+    pub(super) rate_per_subnet: Option<Spanned<i64>>,
+    pub(super) half_open: Option<Spanned<i64>>,
+    pub(super) half_open_per_address: Option<Spanned<i64>>,
+    pub(super) handshake_timeout: Option<Word<'a>>,
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenBan<'a> {
+    pub(super) slow_after: Option<Spanned<i64>>,
+    pub(super) slow_first: Option<Word<'a>>,
+    pub(super) slow_most: Option<Word<'a>>,
+    pub(super) after: Option<Spanned<i64>>,
+    pub(super) within: Option<Word<'a>>,
+    pub(super) first: Option<Word<'a>>,
+    pub(super) most: Option<Word<'a>>,
+    pub(super) names: Option<Spanned<i64>>,
+    pub(super) names_within: Option<Word<'a>>,
+    pub(super) entries: Option<Spanned<i64>>,
+    pub(super) file: Option<Word<'a>>,
 }
 
 #[derive(Debug)]
@@ -197,7 +294,10 @@ impl<'a> Written<'a> {
             peers: Keys::each(&PEER, root, problems, WrittenPeer::read),
             epmd: WrittenEpmd::read(Keys::of(&EPMD, root, problems)),
             dist: WrittenDist::read(Keys::of(&DIST, root, problems)),
+            cookies: Keys::each(&COOKIE, root, problems, WrittenCookie::read),
+            forwards: Keys::each(&FORWARD, root, problems, WrittenForward::read),
             limits: WrittenLimits::read(Keys::of(&LIMITS, root, problems)),
+            ban: WrittenBan::read(Keys::of(&BAN, root, problems)),
             admin: WrittenAdmin::read(Keys::of(&ADMIN, root, problems)),
             log: WrittenLog::read(Keys::of(&LOG, root, problems)),
         }
@@ -210,6 +310,12 @@ impl<'a> WrittenCluster<'a> {
             allow: keys.words("allow"),
             deny: keys.words("deny"),
             resolve_every: keys.duration("resolve_every"),
+            nodes: keys.words("nodes"),
+            hidden_nodes: keys.word("hidden_nodes"),
+            dynamic_nodes: keys.word("dynamic_nodes"),
+            min_handshake: keys.number("min_handshake"),
+            require_flags: keys.words("require_flags"),
+            mode: keys.word("mode"),
         }
     }
 }
@@ -223,6 +329,9 @@ impl<'a> WrittenPeer<'a> {
             name: keys.word("name"),
             addresses: keys.words("addresses"),
             may_reach: keys.words("may_reach"),
+            nodes: keys.words("nodes"),
+            hidden_nodes: keys.word("hidden_nodes"),
+            dynamic_nodes: keys.word("dynamic_nodes"),
         }
     }
 }
@@ -249,6 +358,28 @@ impl<'a> WrittenDist<'a> {
             outside: keys.ports("outside"),
             backend: keys.word_or_words("backend"),
             self_at: keys.listeners("self"),
+            cookie_file: keys.word("cookie_file"),
+        }
+    }
+}
+
+impl<'a> WrittenCookie<'a> {
+    fn read(mut keys: Keys<'a, '_>, span: Range<usize>) -> Self {
+        keys.require("file", "file = \"/etc/epmd-guard/cookie.web\"", &span);
+        Self { span, file: keys.word("file"), nodes: keys.words("nodes"), at: keys.words("at") }
+    }
+}
+
+impl<'a> WrittenForward<'a> {
+    fn read(mut keys: Keys<'a, '_>, span: Range<usize>) -> Self {
+        keys.require("kind", "kind = \"dist-tls\"", &span);
+        keys.require("ports", "ports = 9200", &span);
+        Self {
+            span,
+            kind: keys.word("kind"),
+            ports: keys.ports("ports"),
+            listen: keys.words("listen"),
+            backend: keys.word_or_words("backend"),
         }
     }
 }
@@ -264,6 +395,29 @@ impl<'a> WrittenLimits<'a> {
             request_timeout: keys.duration("request_timeout"),
             backend_timeout: keys.duration("backend_timeout"),
             half_close_timeout: keys.duration("half_close_timeout"),
+            rate_per_address: keys.number("rate_per_address"),
+            rate_per_subnet: keys.number("rate_per_subnet"),
+            half_open: keys.number("half_open"),
+            half_open_per_address: keys.number("half_open_per_address"),
+            handshake_timeout: keys.duration("handshake_timeout"),
+        }
+    }
+}
+
+impl<'a> WrittenBan<'a> {
+    fn read(mut keys: Keys<'a, '_>) -> Self {
+        Self {
+            slow_after: keys.number("slow_after"),
+            slow_first: keys.duration("slow_first"),
+            slow_most: keys.duration("slow_most"),
+            after: keys.number("after"),
+            within: keys.duration("within"),
+            first: keys.duration("first"),
+            most: keys.duration("most"),
+            names: keys.number("names"),
+            names_within: keys.duration("names_within"),
+            entries: keys.number("entries"),
+            file: keys.word("file"),
         }
     }
 }
@@ -307,7 +461,7 @@ mod tests {
         }
         let known = SECTIONS.iter().flat_map(|s| s.keys.iter().map(|key| format!("{}.{key}", s.name)));
         assert_eq!(found, known.collect::<Vec<_>>());
-        for section in &SECTIONS {
+        for section in SECTIONS {
             let header =
                 if section.form == Form::Table { section.to_string() } else { format!("#{section}") };
             assert_eq!(SHIPPED.lines().filter(|line| *line == header).count(), 1, "{header}");
@@ -317,7 +471,7 @@ mod tests {
     #[test]
     fn every_known_key_is_read() {
         // A date is of the wrong type everywhere, so each key that is read is reported.
-        for section in &SECTIONS {
+        for section in SECTIONS {
             for key in section.keys {
                 let text = format!("{section}\n{key} = 1979-05-27\n");
                 let (root, errors) = DeTable::parse_recoverable(&text);

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::load::socket_in;
-use super::{DEFAULT_PATH, LoadError, Loaded, Overrides, defaults, from_text, load, read_text};
+use super::cookie::Files;
+use super::load::{load_with, socket_in};
+use super::{DEFAULT_PATH, LoadError, Loaded, Overrides, defaults, from_text_with, read_text};
 
 /// Where a configuration comes from.
 #[derive(Debug, Clone, Default)]
@@ -25,13 +26,21 @@ impl Source {
         self.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH))
     }
 
-    /// Reads it, and tells what it is called. Where no file was named and there is none, the defaults count;
-    /// a file that is there and cannot be read is an error.
+    /// Reads it with the files that it names, and tells what it is called. Where no file was named and there is
+    /// none, the defaults count; a file that is there and cannot be read is an error.
     ///
     /// # Errors
-    /// As [`load()`].
+    /// As [`load()`](super::load()).
     pub fn load(&self) -> Result<(Loaded, String), LoadError> {
-        self.understand(self.read()?.as_deref())
+        self.load_with(Files::Read)
+    }
+
+    /// The same, and says what becomes of the files that it names.
+    ///
+    /// # Errors
+    /// As [`load()`](super::load()).
+    pub fn load_with(&self, files: Files) -> Result<(Loaded, String), LoadError> {
+        self.understand(self.read()?.as_deref(), files)
     }
 
     /// The text, for who needs it besides what it means: a pipe can be read only once. `None`: no file was named
@@ -53,11 +62,11 @@ impl Source {
     /// What was [read](Self::read), and what it is called.
     ///
     /// # Errors
-    /// As [`from_text`].
-    pub fn understand(&self, text: Option<&str>) -> Result<(Loaded, String), LoadError> {
+    /// As [`from_text`](super::from_text).
+    pub fn understand(&self, text: Option<&str>, files: Files) -> Result<(Loaded, String), LoadError> {
         let Some(text) = text else { return Ok((defaults(&self.overrides), BUILT_IN.to_owned())) };
         let label = self.path().display().to_string();
-        Ok((self.load_text(&label, text)?, label))
+        Ok((from_text_with(&label, text, &self.overrides, files)?, label))
     }
 
     /// The admin socket that it names, even if it cannot be used otherwise; the default one where it cannot be
@@ -71,19 +80,19 @@ impl Source {
     /// since then is an error: nobody means a cluster to fall back to the defaults.
     ///
     /// # Errors
-    /// As [`load()`].
+    /// As [`load()`](super::load()).
     pub fn load_again(&self, running: &str) -> Result<(Loaded, String), LoadError> {
         if running == BUILT_IN {
             return self.load();
         }
-        Ok((load(self.path(), &self.overrides)?, running.to_owned()))
+        Ok((load_with(self.path(), &self.overrides, Files::Read)?, running.to_owned()))
     }
 
     /// Reads `text` in the place of the file.
     ///
     /// # Errors
-    /// As [`from_text`].
+    /// As [`from_text`](super::from_text).
     pub fn load_text(&self, label: &str, text: &str) -> Result<Loaded, LoadError> {
-        from_text(label, text, &self.overrides)
+        from_text_with(label, text, &self.overrides, Files::Read)
     }
 }

@@ -5,7 +5,7 @@ use epmd_guard::config::{LoadError, Severity};
 use super::read;
 
 /// Each problem as `line:column severity message (help)`.
-fn listed(text: &str) -> Vec<String> {
+pub(super) fn listed(text: &str) -> Vec<String> {
     let (problems, _kept) = match read(text) {
         Ok(loaded) => (loaded.warnings.clone(), None),
         Err(LoadError::Invalid(report)) => (report.problems().clone(), Some(report)),
@@ -30,14 +30,14 @@ fn listed(text: &str) -> Vec<String> {
         .collect()
 }
 
-const ALLOW: &str = "[cluster]\nallow = [\"192.0.2.0/24\"]\n";
+pub(super) const ALLOW: &str = "[cluster]\nallow = [\"192.0.2.0/24\"]\n";
 
 /// A text, and where it is mistaken and how.
-type Mistakes = [(&'static str, &'static [&'static str])];
+pub(crate) type Mistakes = [(&'static str, &'static [&'static str])];
 
 /// Checks texts that are put behind an `[cluster] allow` of two lines.
 #[track_caller]
-fn each_yields(table: &Mistakes) {
+pub(crate) fn each_yields(table: &Mistakes) {
     for (text, expected) in table {
         let found = listed(&format!("{ALLOW}{text}"));
         assert_eq!(found.len(), expected.len(), "{text}\n{found:#?}");
@@ -51,7 +51,7 @@ const UNKNOWN_NAMES: &Mistakes = &[
     (
         "[tls]\ncert = \"x\"",
         &[
-            "3:2 error [tls]: is no section: there are [cluster], [[peer]], [epmd], [dist], [limits], [admin], [log]",
+            "3:2 error [tls]: is no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [limits], [ban], [admin], [log]",
         ],
     ),
     ("[[peers]]\nname = \"x\"", &["3:3 error [peers]: is no section: there are [cluster], [[peer]]"]),
@@ -59,13 +59,13 @@ const UNKNOWN_NAMES: &Mistakes = &[
     (
         "addresses = []",
         &[
-            "3:1 error [cluster] addresses: is no key: there are allow, deny, resolve_every (addresses is a key of [[peer]]: put it below that header)",
+            "3:1 error [cluster] addresses: is no key: there are allow, deny, resolve_every, nodes, hidden_nodes, dynamic_nodes, min_handshake, require_flags, mode (addresses is a key of [[peer]]: put it below that header)",
         ],
     ),
     (
         "[[peer]]\nname = \"h2\"\naddreses = []\naddresses = [\"h2\"]",
         &[
-            "5:1 error [[peer]] addreses: is no key: there are name, addresses, may_reach (did you mean addresses?)",
+            "5:1 error [[peer]] addreses: is no key: there are name, addresses, may_reach, nodes, hidden_nodes, dynamic_nodes (did you mean addresses?)",
         ],
     ),
     (
@@ -84,7 +84,7 @@ const UNKNOWN_NAMES: &Mistakes = &[
     (
         "[limit]",
         &[
-            "3:2 error [limit]: is no section: there are [cluster], [[peer]], [epmd], [dist], [limits], [admin], [log] (did you mean [limits]?)",
+            "3:2 error [limit]: is no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [limits], [ban], [admin], [log] (did you mean [limits]?)",
         ],
     ),
     (
@@ -93,11 +93,11 @@ const UNKNOWN_NAMES: &Mistakes = &[
             "4:1 error [epmd] lisen: is no key: there are listen, backend, register_from, relaxed_command_check, self (did you mean listen?)",
         ],
     ),
-    ("mode = \"enforce\"", &["3:1 error [cluster] mode: is no key: there are allow, deny, resolve_every"]),
+    ("modes = \"enforce\"", &["3:1 error [cluster] modes: is no key: there are allow, deny, resolve_every"]),
     (
         "[epmd]\nports = []",
         &[
-            "4:1 error [epmd] ports: is no key: there are listen, backend, register_from, relaxed_command_check, self (ports is a key of [dist]: put it below that header)",
+            "4:1 error [epmd] ports: is no key: there are listen, backend, register_from, relaxed_command_check, self (ports is a key of [dist] and [[forward]]: put it below one of these headers)",
         ],
     ),
     ("[epmd]\n\"a\\u001bb\" = 1", &["4:1 error [epmd] \"a\\u{1b}b\": is no key"]),
@@ -114,7 +114,7 @@ fn unknown_names_are_refused_with_the_known_ones() {
     each_yields(UNKNOWN_NAMES);
     assert_eq!(
         listed("allow = []\n")[0],
-        "1:1 error allow: stands in no section: there are [cluster], [[peer]], [epmd], [dist], [limits], [admin], [log] \
+        "1:1 error allow: stands in no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [limits], [ban], [admin], [log] \
          (allow is a key of [cluster]: put it below that header)"
     );
 }

@@ -63,12 +63,13 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(section in 0usize..7, key in 0usize..18, value in "true|false|[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
-        let sections = ["[cluster]", "[[peer]]", "[epmd]", "[dist]", "[limits]", "[admin]", "[log]"];
+    fn no_value_makes_it_panic(section in 0usize..9, key in 0usize..26, value in "true|false|[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
+        let sections = ["[cluster]", "[[peer]]", "[epmd]", "[dist]", "[[cookie]]", "[limits]", "[ban]", "[admin]", "[log]"];
         let keys = [
             "allow", "listen", "backend", "ports", "connections", "request_timeout", "level", "resolve_every",
             "name", "addresses", "names", "range", "outside", "socket", "register_from",
-            "relaxed_command_check", "self", "may_reach",
+            "relaxed_command_check", "self", "may_reach", "nodes", "hidden_nodes", "min_handshake", "require_flags",
+            "cookie_file", "file", "slow_first", "after",
         ];
         survives(&format!("{}\n{} = {value}\n", sections[section], keys[key]));
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::limits::count;
+use super::path::{self, Wanted};
 use super::{Key, LOOPBACKS, address, each};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Word, WrittenAdmin};
@@ -18,7 +19,11 @@ const RELOAD_MAY_CUT: Key = Key("admin", "reload_may_cut");
 /// Where the socket is unless the file says otherwise.
 const DEFAULT_SOCKET: &str = "/run/epmd-guard/admin.sock";
 /// `sun_path` has 108 bytes, the last of which ends it (unix(7)).
-const LONGEST_PATH: usize = 107;
+const PATH: Wanted = Wanted {
+    example: DEFAULT_SOCKET,
+    longest: 107,
+    too_long: "is longer than the 107 bytes that a Unix socket takes",
+};
 /// Directories of a whole company have longer names than groupadd(8) lets pass, but none has longer ones.
 const LONGEST_GROUP: usize = 256;
 
@@ -54,24 +59,10 @@ pub(super) fn build(written: &WrittenAdmin<'_>, epmd: &Epmd, problems: &mut Prob
 }
 
 fn socket(word: &Word<'_>, problems: &mut Problems) -> Option<PathBuf> {
-    let text = *word.get_ref();
-    if text.is_empty() {
+    if word.get_ref().is_empty() {
         return None;
     }
-    let (why, help) = if !text.starts_with('/') {
-        ("is no absolute path", "write the whole path, such as \"/run/epmd-guard/admin.sock\"")
-    } else if text.len() > LONGEST_PATH {
-        ("is longer than the 107 bytes that a Unix socket takes", "write a shorter path")
-    } else if text.ends_with('/') {
-        ("is a folder", "write the path of a file in it, such as \"/run/epmd-guard/admin.sock\"")
-    } else if text.chars().any(char::is_control) {
-        ("has a control character", "write the path without it")
-    } else {
-        return Some(text.into());
-    };
-    let message = format!("{SOCKET}: {} {why}", quoted(text));
-    problems.push(Problem::error(word.span(), message).with_help(help));
-    None
+    path::read(SOCKET, word, PATH).map_err(|problem| problems.push(problem)).ok()
 }
 
 /// Whether there is such a group is seen where the socket is made. A directory may call its groups as it likes,

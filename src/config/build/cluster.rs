@@ -8,16 +8,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::peers::Peers;
-use super::{Key, SECOND_TO_DAY, duration, line_of};
+use super::{Key, SECOND_TO_DAY, choice, duration, line_of};
 use crate::config::Cluster;
 use crate::config::load::Overrides;
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Words, WrittenCluster};
 use crate::config::text::{LineCounter, quoted};
-use crate::policy::{HostName, List, NetworkRules, Rule, RuleBook, Target};
+use crate::policy::{HostName, List, Mode, NetworkRules, Rule, RuleBook, Target};
 
 const ALLOW: Key = Key("cluster", "allow");
 const DENY: Key = Key("cluster", "deny");
+const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("observe", Mode::Observe)];
 
 /// A rule, and where it stands unless it is of the command line.
 pub(super) type Placed = (Rule, Option<Range<usize>>);
@@ -57,6 +58,7 @@ pub(super) fn build(
     Cluster {
         network: Arc::new(NetworkRules::new(book)),
         resolve_every: every.unwrap_or(Duration::from_secs(30)),
+        mode: choice(Key("cluster", "mode"), written.mode.as_ref(), MODES, problems).unwrap_or_default(),
     }
 }
 

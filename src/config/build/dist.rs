@@ -171,7 +171,11 @@ fn is_registered(ports: &Ports<'_>) -> bool {
 
 fn listed(written: &Spanned<Ports<'_>>, beside: Beside<'_>, problems: &mut Problems) -> PortSet {
     set(PORTS, written, problems, |set| {
-        let Some((port, owner)) = beside.port_in(set) else { return wide_range(set) };
+        let Some((port, owner)) = beside.port_in(set) else {
+            let help =
+                "write ports = \"registered\", which offers nodes alone, or list no more than the nodes use";
+            return wide_range(PORTS, help, set);
+        };
         let whose = match owner {
             Owner::EpmdListen => "of [epmd] listen",
             // Also where epmd is not served: a bare relay lets peers register names and end it.
@@ -254,6 +258,7 @@ fn names(
         let means = Nothing {
             effect: "so that no name gets a port",
             when_empty: "write names = [\"*\"] for every name, or leave the key out for the default",
+            every: "*",
         };
         names::report_nothing(&NAMES, words, means, problems);
     }
@@ -262,7 +267,7 @@ fn names(
 
 /// Whose a port is that is no node's.
 #[derive(Debug, Clone, Copy)]
-enum Owner {
+pub(super) enum Owner {
     EpmdListen,
     Epmd,
     AdminListen,
@@ -287,13 +292,13 @@ impl Beside<'_> {
     }
 
     /// The first port that is in `set` and no node's.
-    fn port_in(self, set: &PortSet) -> Option<(u16, Owner)> {
+    pub(super) fn port_in(self, set: &PortSet) -> Option<(u16, Owner)> {
         self.owned().find(|(port, _)| set.contains(*port))
     }
 }
 
 /// All ports that are written; `check` tells what is wrong with an element, wherever it stands.
-fn set(
+pub(super) fn set(
     key: Key,
     written: &Spanned<Ports<'_>>,
     problems: &mut Problems,
@@ -321,6 +326,11 @@ fn port_problem(key: Key, text: &str, fault: PortSetFault) -> Problem {
         let message = format!("{PORTS}: \"registered\" cannot be in a list with ports");
         return Problem::error(None, message).with_help("write it alone: ports = \"registered\"");
     }
+    if key.0 == "[forward]" && text == "registered" {
+        let message = format!("{key}: \"registered\" is possible in {PORTS} alone");
+        return Problem::error(None, message)
+            .with_help("list ports and ranges, such as [5370, \"5380-5389\"]");
+    }
     let problem = Problem::error(None, format!("{key}: {fault}"));
     match fault {
         PortSetFault::Reversed { first, last } => problem.with_help(format!("write \"{last}-{first}\"")),
@@ -335,10 +345,9 @@ fn port_problem(key: Key, text: &str, fault: PortSetFault) -> Problem {
 }
 
 /// Whatever listens on loopback within a range is offered to peers, a database or a debugger too.
-fn wide_range(set: &PortSet) -> Option<Problem> {
+pub(super) fn wide_range(key: Key, help: &str, set: &PortSet) -> Option<Problem> {
     let wide = set.iter_ranges().find(|range| range.end() - range.start() >= WIDE)?;
     let (first, last) = wide.into_inner();
-    let message = format!("{PORTS}: {first}-{last} offers whatever listens there on loopback to every peer");
-    let help = "write ports = \"registered\", which offers nodes alone, or list no more than the nodes use";
+    let message = format!("{key}: {first}-{last} offers whatever listens there on loopback to every peer");
     Some(Problem::warning(None, message).with_help(help))
 }

@@ -10,6 +10,9 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::schema::WrittenLimits;
 use crate::config::{Epmd, EpmdBackend, Limits};
 
+/// As `net_setuptime` of the nodes, which gives each step of a handshake so long.
+const SET_UP: Span =
+    Span { least: Duration::from_secs(1), most: Duration::from_secs(120), shown: "1s to 120s" };
 const QUICK: Span =
     Span { least: Duration::from_millis(100), most: Duration::from_secs(60), shown: "100ms to 60s" };
 
@@ -26,6 +29,10 @@ pub(super) fn build(written: &WrittenLimits<'_>, epmd: &Epmd, problems: &mut Pro
     let per_address = number("per_address", &written.per_address, 1, 512);
     let per_subnet = number("per_subnet", &written.per_subnet, 1, 2048);
     let names = number("names", &written.names, 1, 16_384);
+    let rate_per_address = number("rate_per_address", &written.rate_per_address, 1, 2000);
+    let rate_per_subnet = number("rate_per_subnet", &written.rate_per_subnet, 1, 8000);
+    let half_open = number("half_open", &written.half_open, 1, 1024);
+    let half_open_per_address = number("half_open_per_address", &written.half_open_per_address, 1, 256);
     let mut time = |name, written: &Option<_>, bounds, default| {
         duration(at(name), written.as_ref(), bounds, problems).unwrap_or(default)
     };
@@ -42,6 +49,16 @@ pub(super) fn build(written: &WrittenLimits<'_>, epmd: &Epmd, problems: &mut Pro
             &written.half_close_timeout,
             SECOND_TO_DAY,
             Duration::from_mins(5),
+        ),
+        rate_per_address,
+        rate_per_subnet,
+        half_open,
+        half_open_per_address,
+        handshake_timeout: time(
+            "handshake_timeout",
+            &written.handshake_timeout,
+            SET_UP,
+            Duration::from_secs(7),
         ),
     };
     report_disagreement(written, &limits, problems);
@@ -72,8 +89,8 @@ pub(super) fn count(
 
 fn report_disagreement(written: &WrittenLimits<'_>, limits: &Limits, problems: &mut Problems) {
     let at = |first: &Option<Spanned<i64>>| first.as_ref().map(Spanned::span);
-    let Limits { reserve, per_address, per_subnet, .. } = limits;
-    if let Some(connections) = limits.connections.filter(|connections| reserve >= connections) {
+    let Limits { reserve, connections, .. } = limits;
+    if let Some(connections) = connections.filter(|connections| reserve >= connections) {
         let span = at(&written.reserve).or(written.connections.as_ref().map(Spanned::span));
         let message = format!(
             "[limits] reserve: must be less than connections ({connections}), is {reserve}: \
@@ -82,13 +99,38 @@ fn report_disagreement(written: &WrittenLimits<'_>, limits: &Limits, problems: &
         let help = format!("write reserve = {}, or allow more connections", connections / 4);
         problems.push(Problem::error(span, message).with_help(help));
     }
-    if per_address > per_subnet {
-        let span = at(&written.per_address).or(at(&written.per_subnet));
+    let (subnet, all) = ("so an IPv6 address never gets as many", "so an address never gets as many");
+    for (part, whole, why) in [
+        (
+            ("per_address", &written.per_address, limits.per_address),
+            ("per_subnet", &written.per_subnet, limits.per_subnet),
+            subnet,
+        ),
+        (
+            ("rate_per_address", &written.rate_per_address, limits.rate_per_address),
+            ("rate_per_subnet", &written.rate_per_subnet, limits.rate_per_subnet),
+            subnet,
+        ),
+        (
+            ("half_open_per_address", &written.half_open_per_address, limits.half_open_per_address),
+            ("half_open", &written.half_open, limits.half_open),
+            all,
+        ),
+    ] {
+        if part.2 > whole.2 {
+            let message =
+                format!("[limits] {}: {} is more than {} ({}), {why}", part.0, part.2, whole.0, whole.2);
+            problems.push(Problem::warning(at(part.1).or(at(whole.1)), message));
+        }
+    }
+    if let (Some(written), Some(connections)) =
+        (&written.half_open, limits.connections.filter(|c| limits.half_open > *c))
+    {
         let message = format!(
-            "[limits] per_address: {per_address} is more than per_subnet ({per_subnet}), \
-             so an IPv6 address never gets as many"
+            "[limits] half_open: {} is more than connections ({connections}), so it bounds nothing",
+            limits.half_open
         );
-        problems.push(Problem::warning(span, message));
+        problems.push(Problem::warning(written.span(), message));
     }
 }
 

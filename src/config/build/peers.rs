@@ -120,6 +120,7 @@ impl Reader<'_, '_> {
         let means = Nothing {
             effect: "so that this peer reaches no node",
             when_empty: "leave the key out for every name; who is to reach nothing stands in [cluster] deny",
+            every: "*",
         };
         for (peer, written) in self.peers.list.iter_mut().zip(written) {
             let Some(words) = &written.may_reach else { continue };

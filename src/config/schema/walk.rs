@@ -308,8 +308,12 @@ fn unknown_key(section: &Section, name: &str, span: Range<usize>) -> Problem {
 fn homes(name: &str, here: &str) -> Option<String> {
     let having = SECTIONS.iter().filter(|section| section.name != here && section.keys.contains(&name));
     let homes: Vec<String> = having.map(Section::to_string).collect();
-    (!homes.is_empty())
-        .then(|| format!("{name} is a key of {}: put it below that header", homes.join(" and ")))
+    let (last, others) = homes.split_last()?;
+    Some(if others.is_empty() {
+        format!("{name} is a key of {last}: put it below that header")
+    } else {
+        format!("{name} is a key of {} and {last}: put it below one of these headers", others.join(", "))
+    })
 }
 
 /// The known name that is written almost like `name`.
