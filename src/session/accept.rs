@@ -7,12 +7,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::account::log_refusal;
-use super::connection::Session;
+use super::account::{Refused, log_refusal, log_would_refuse};
+use super::connection::{Session, source};
 use super::context::{Context, Slot};
 use super::snapshot::Snapshot;
 use super::walk::walk;
-use crate::policy::{Admission, Arrival, Audience, Denial, Role};
+use crate::policy::{Admission, Arrival, Audience, Denial, Mode, Role};
 use crate::proto::epmd::NodeName;
 use crate::transport::{Accepted, Listener, reset};
 
@@ -32,8 +32,24 @@ pub struct Service {
     pub audience: Audience,
     /// The port behind us; for epmd it means nothing.
     pub inside: u16,
-    /// The node behind it, where its name is known.
-    pub node: Option<NodeName>,
+    /// The names of the node behind it, the one that is shown first; empty where none is known, or more than
+    /// are kept, so that they are not all known.
+    pub nodes: Arc<[NodeName]>,
+}
+
+impl Service {
+    /// The name that is shown.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeName> {
+        self.nodes.first()
+    }
+
+    /// Whether a node that calls itself so, before the '@', may be the one behind it: one of the names is that, or
+    /// none is known.
+    #[must_use]
+    pub fn is_called(&self, alive: &str) -> bool {
+        self.nodes.is_empty() || self.nodes.iter().any(|name| name.as_bytes() == alive.as_bytes())
+    }
 }
 
 /// Serves `listener` until `stop`. Sessions live on when it ends.
@@ -67,6 +83,14 @@ fn admit(
 ) -> Result<(Arc<Snapshot>, Admission, Slot), Denial> {
     let snapshot = context.snapshot();
     let admission = snapshot.policy.admit(arrival, role, audience)?;
+    if snapshot.policy.mode() == Mode::Enforce {
+        context.speakers.take_back();
+    }
+    if context.speakers.ban_of(&source(&snapshot, &admission)).is_some() {
+        let denial = snapshot.policy.overlook(Denial::Banned)?.denial();
+        log_would_refuse(context, &Refused { arrival: *arrival, role, denial, claimed: None, detail: None });
+    }
+    context.speakers.pace(&admission).map_err(Denial::TooFast)?;
     let slot = context.take_slot(&admission).map_err(Denial::Full)?;
     Ok((snapshot, admission, slot))
 }
@@ -75,8 +99,26 @@ fn refuse(context: &Context, accepted: Accepted, role: Role, denial: Denial) {
     let Accepted { stream, arrival } = accepted;
     reset(&stream);
     drop(stream);
-    log_refusal(context, arrival, role, denial);
+    log_refusal(context, &Refused { arrival, role, denial, claimed: None, detail: None });
     if denial == Denial::NotAllowed {
         context.explain_stranger(arrival.peer.ip());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::epmd::AliveName;
+
+    #[test]
+    fn a_node_is_called_by_each_of_its_names_and_one_of_none_may_have_any() {
+        let called = |names: &[&str]| {
+            let nodes = names.iter().map(|name| AliveName::new(name.as_bytes()).unwrap().into()).collect();
+            let service = Service { audience: Audience::Peers, inside: 1, nodes };
+            (service.node().map(ToString::to_string), service.is_called("web"), service.is_called("web2"))
+        };
+        assert_eq!(called(&["db", "web"]), (Some("db".to_owned()), true, false));
+        assert_eq!(called(&["db"]), (Some("db".to_owned()), false, false));
+        assert_eq!(called(&[]), (None, true, true));
     }
 }

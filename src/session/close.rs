@@ -1,5 +1,6 @@
 //! Why a connection ended: one reason each, for one closing event.
 
+use super::handshake_end::HandshakeEnd;
 use crate::policy::Denial;
 use crate::proto::epmd::Malformed;
 use crate::transport::{Ended, How, Side};
@@ -42,6 +43,8 @@ pub enum CloseReason {
     Unregistered,
     /// The registration's connection ended, by FIN, RST or a byte that does not belong there.
     RegistrationEnded(Party),
+    /// The handshake did not come to a link.
+    Handshake(HandshakeEnd),
     /// An end of the link closed it.
     LinkClosed(Party),
     /// An end of the link reset it, or its socket failed.
@@ -73,6 +76,7 @@ impl CloseReason {
             Self::Unregistered => "unregistered_by_stop",
             Self::RegistrationEnded(Party::Downstream) => "unregistered_by_node",
             Self::RegistrationEnded(Party::Upstream) => "unregistered_by_epmd",
+            Self::Handshake(end) => end.label(),
             Self::LinkClosed(Party::Downstream) => "closed_by_downstream",
             Self::LinkClosed(Party::Upstream) => "closed_by_upstream",
             Self::LinkReset(Party::Downstream) => "reset_by_downstream",
@@ -81,6 +85,49 @@ impl CloseReason {
             Self::Revoked(_) => "revoked",
             Self::Stopped => "stopped",
         }
+    }
+}
+
+impl CloseReason {
+    /// What is known besides.
+    fn detail(self) -> Option<String> {
+        if let Self::Malformed(malformed) = self {
+            Some(malformed.to_string())
+        } else if let Self::Handshake(end) = self {
+            end.detail()
+        } else {
+            None
+        }
+    }
+
+    /// The refusal, where it is one of the policy's, or means the same.
+    #[must_use]
+    pub fn denial(self) -> Option<Denial> {
+        if let Self::Refused(denial) | Self::Revoked(denial) = self {
+            Some(denial)
+        } else if let Self::Handshake(end) = self {
+            end.denial()
+        } else {
+            None
+        }
+    }
+
+    /// How the handshake ended, in the words of the metrics; `None`: there was none, or the link came up.
+    #[must_use]
+    pub fn handshake(self) -> Option<&'static str> {
+        if let Self::Handshake(end) = self {
+            Some(end.outcome())
+        } else if let Self::Refused(denial) = self {
+            Some(if denial == Denial::WrongCookie { "wrong_cookie" } else { "refused" })
+        } else {
+            None
+        }
+    }
+}
+
+impl From<HandshakeEnd> for CloseReason {
+    fn from(end: HandshakeEnd) -> Self {
+        Self::Handshake(end)
     }
 }
 
@@ -110,6 +157,8 @@ pub(super) struct Outcome {
     pub(super) reason: CloseReason,
     /// What was asked, made only of our own words and escaped names.
     pub(super) asked: Option<String>,
+    /// The node that the peer said it is.
+    pub(super) claimed: Option<String>,
     /// What went wrong, in words.
     pub(super) detail: Option<String>,
     pub(super) bytes_up: u64,
@@ -118,15 +167,19 @@ pub(super) struct Outcome {
 
 impl From<CloseReason> for Outcome {
     fn from(reason: CloseReason) -> Self {
-        let detail =
-            if let CloseReason::Malformed(malformed) = reason { Some(malformed.to_string()) } else { None };
-        Self { reason, asked: None, detail, bytes_up: 0, bytes_down: 0 }
+        let detail = reason.detail();
+        Self { reason, asked: None, claimed: None, detail, bytes_up: 0, bytes_down: 0 }
     }
 }
 
 impl Outcome {
     pub(super) fn asked(mut self, asked: impl Into<String>) -> Self {
         self.asked = Some(asked.into());
+        self
+    }
+
+    pub(super) fn claimed(mut self, claimed: impl Into<String>) -> Self {
+        self.claimed = Some(claimed.into());
         self
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::accept::Service;
 use super::context::{Context, Slot};
 use super::snapshot::Snapshot;
-use crate::policy::{Admission, Arrival, Denial, Role};
+use crate::policy::{Admission, Arrival, Denial, Leave, LinkTarget, Role, Source, Speech};
 
 /// What is known of a connection while it lives.
 #[derive(Debug)]
@@ -38,4 +38,32 @@ impl Session {
         let admission = now.policy.admit(&self.arrival, self.role, audience)?;
         Ok((now, admission))
     }
+
+    /// The leave to make the link, as the listener leads and the node is called now.
+    pub(super) fn authorize_link(
+        &self,
+        snapshot: &Snapshot,
+        admission: &Admission,
+        speech: Speech<'_>,
+    ) -> Result<Leave, Denial> {
+        let (outside, inside) = (self.arrival.local.port(), self.service.inside);
+        let now = self.current.borrow();
+        // The port may have come to lead elsewhere since the connection was accepted.
+        if now.inside != inside {
+            return Err(Denial::PortNotOffered(outside));
+        }
+        let target = LinkTarget { role: self.role, outside, inside, nodes: &now.nodes, speech };
+        snapshot.policy.authorize_link(admission, &target)
+    }
+
+    /// Who it is, as far as offences are concerned.
+    pub(super) fn source(&self) -> Source {
+        source(&self.snapshot, &self.admission)
+    }
+}
+
+/// The source of a connection that this generation has admitted.
+pub(super) fn source(snapshot: &Snapshot, admission: &Admission) -> Source {
+    let is_peer = snapshot.policy.peer_of(admission).into();
+    Source { ip: admission.peer().ip(), standing: admission.standing(), is_peer }
 }

@@ -13,6 +13,7 @@ use super::links::Links;
 use super::mapper::Mapper;
 use super::ports::Ports;
 use super::snapshot::{Snapshot, Snapshots};
+use super::speakers::{Speakers, half_open_caps};
 use crate::policy::{Admission, Caps, Full, SlotTable, Standing};
 use crate::telemetry::{Metrics, RefusalLog, Reminders};
 use crate::transport::{BufferPool, Relay};
@@ -22,6 +23,10 @@ use crate::transport::{BufferPool, Relay};
 pub struct Context {
     snapshots: Snapshots,
     slots: Arc<Mutex<SlotTable>>,
+    /// The handshakes that are not done.
+    half_open: Arc<Mutex<SlotTable>>,
+    /// What is remembered of those who speak.
+    pub speakers: Speakers,
     ids: AtomicU64,
     /// Refused addresses whose host name may explain the refusal.
     strangers: mpsc::Sender<IpAddr>,
@@ -42,6 +47,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What was refused lately.
     pub refusals: RefusalLog,
+    /// What would have been, if it were not only observed.
+    pub would_refuse: RefusalLog,
     /// What else was told lately.
     pub reminders: Reminders,
     /// The owner of all sessions.
@@ -117,13 +124,17 @@ impl Context {
     #[must_use]
     pub fn new(parts: ContextParts) -> Self {
         let ContextParts { snapshots, caps, ports, strangers, habits } = parts;
-        let names = caps.names(snapshots.current().config.limits.names);
+        let first = snapshots.current();
+        let names = caps.names(first.config.limits.names);
+        let speakers = Speakers::new(&first.config.limits, first.config.ban.rules);
         let [peers, itself] = [ASKING_AT_ONCE; 2].map(Semaphore::new);
         let [lists_of_peers, lists_of_itself] = [LISTS_AT_ONCE; 2].map(Semaphore::new);
         let asking = Asking { peers, itself, lists_of_peers, lists_of_itself };
         Self {
             snapshots,
             slots: Arc::new(Mutex::new(SlotTable::new(caps))),
+            half_open: Arc::new(Mutex::new(SlotTable::new(half_open_caps(&first)))),
+            speakers,
             ids: AtomicU64::new(1),
             strangers,
             ports,
@@ -136,6 +147,7 @@ impl Context {
             links: Links::default(),
             metrics: Metrics::new(),
             refusals: RefusalLog::default(),
+            would_refuse: RefusalLog::default(),
             reminders: Reminders::default(),
             sessions: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -188,6 +200,11 @@ impl Context {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The table of handshakes that are not done, while the value is held.
+    pub fn half_open(&self) -> MutexGuard<'_, SlotTable> {
+        self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Connections at this moment.
     #[must_use]
     pub fn connections(&self) -> u32 {
@@ -201,9 +218,12 @@ impl Context {
 
     /// Takes a place for the connection.
     pub(super) fn take_slot(&self, admission: &Admission) -> Result<Slot, Full> {
-        let (standing, ip) = (admission.standing(), admission.peer().ip());
-        self.slots().take(standing, ip)?;
-        Ok(Slot { slots: Arc::clone(&self.slots), standing, ip })
+        Slot::take(&self.slots, self.speakers.rank(admission), admission.peer().ip())
+    }
+
+    /// Takes a place for its handshake.
+    pub(super) fn take_half_open(&self, admission: &Admission) -> Result<Slot, Full> {
+        Slot::take(&self.half_open, self.speakers.rank(admission), admission.peer().ip())
     }
 
     /// Asks for an explanation of why this address was refused. Dropped when there are too many:
@@ -212,6 +232,13 @@ impl Context {
         if self.strangers.try_send(ip).is_err() {
             tracing::trace!(peer = %ip, "not_explained");
         }
+    }
+}
+
+impl Slot {
+    fn take(slots: &Arc<Mutex<SlotTable>>, standing: Standing, ip: IpAddr) -> Result<Self, Full> {
+        slots.lock().unwrap_or_else(PoisonError::into_inner).take(standing, ip)?;
+        Ok(Self { slots: Arc::clone(slots), standing, ip })
     }
 }
 

@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::accept::Service;
 use super::connection::Session;
 use super::snapshot::Snapshot;
-use crate::policy::{Admission, Arrival, Denial, LinkTarget};
+use crate::policy::{Admission, Arrival, Denial, LinkTarget, Role, Speech};
+use crate::proto::dist::{Claim, FullName};
 use crate::proto::epmd::NodeName;
 use crate::telemetry::{Metrics, Totals, Traffic as Carried};
 use crate::transport::Traffic;
@@ -23,10 +24,16 @@ pub struct Link {
     pub id: u64,
     /// From where to where.
     pub arrival: Arrival,
+    /// What the port of ours serves.
+    pub role: Role,
     /// The node's own port behind us.
     pub inside: u16,
     /// The node behind it, where its name is known.
     pub node: Option<NodeName>,
+    /// All its names, as they were known when the link came up; see [`Service::nodes`].
+    nodes: Arc<[NodeName]>,
+    /// What its ends have said of themselves.
+    pub heard: Heard,
     /// When it came up.
     pub since: SystemTime,
     /// The same by the clock that nobody sets, for its age.
@@ -40,6 +47,36 @@ pub struct Link {
     /// Why it is no longer permitted.
     revoked: OnceLock<Denial>,
     ended: CancellationToken,
+}
+
+/// What the ends of a link have said of themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The peer's node said who it is, and the node behind us did.
+    Nodes {
+        /// What the peer's node said.
+        claim: Claim,
+        /// The name by which it is known: that of the claim, or the one that it was given.
+        peer: FullName,
+        /// The node that answered.
+        answered: FullName,
+    },
+    /// Nothing that is read here: TLS, or another protocol.
+    Closed,
+    /// Something that is no handshake; observe mode let it pass.
+    Unreadable,
+}
+
+impl Heard {
+    /// What decisions are made by.
+    #[must_use]
+    pub fn speech(&self) -> Speech<'_> {
+        match self {
+            Self::Nodes { claim, .. } => Speech::Claim(claim),
+            Self::Closed => Speech::Closed,
+            Self::Unreadable => Speech::Unreadable,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,13 +112,17 @@ pub struct Cut {
 
 impl Link {
     /// The link that a session has become.
-    pub(super) fn new(session: &Session, admission: Admission, generation: u64) -> Self {
+    pub(super) fn new(session: &Session, admission: Admission, generation: u64, heard: Heard) -> Self {
+        let nodes = Arc::clone(&session.current.borrow().nodes);
         Self {
             id: session.id,
             arrival: session.arrival,
+            role: session.role,
             inside: session.service.inside,
-            node: session.current.borrow().node.clone(),
+            node: nodes.first().cloned(),
+            nodes,
             port: session.current.clone(),
+            heard,
             since: SystemTime::now(),
             begun: Instant::now(),
             traffic: Traffic::default(),
@@ -120,8 +161,10 @@ impl Link {
     fn judge(&self, held: Held, next: &Snapshot, before: &Snapshot) -> Result<Admission, Denial> {
         let outside = self.arrival.local.port();
         let now = self.port.borrow();
-        let learned = now.node.as_ref().filter(|_| now.inside == self.inside);
-        let target = LinkTarget { outside, inside: self.inside, node: self.node.as_ref().or(learned) };
+        let is_learned = self.nodes.is_empty() && now.inside == self.inside;
+        let nodes = if is_learned { &now.nodes } else { &self.nodes };
+        let (role, speech) = (self.role, self.heard.speech());
+        let target = LinkTarget { role, outside, inside: self.inside, nodes, speech };
         next.policy.keeps(&held.admission, &target, &before.policy)
     }
 
@@ -148,6 +191,11 @@ impl Links {
     #[must_use]
     pub fn count(&self) -> usize {
         self.live().len()
+    }
+
+    /// What `look` finds in one of them, if it finds anything.
+    pub(super) fn find<T>(&self, look: impl Fn(&Link) -> Option<T>) -> Option<T> {
+        self.live().values().find_map(|link| look(link))
     }
 
     /// The links that are up, in the order in which they came.

@@ -7,24 +7,32 @@
 
 mod accept;
 mod account;
+mod carry;
 mod close;
 mod connection;
 mod context;
 mod dist;
 mod epmd;
+mod forward;
+mod handshake_end;
+mod inlet;
 mod links;
 mod mapper;
+mod offend;
 mod ports;
 mod question;
 mod snapshot;
+mod speakers;
 mod walk;
 
 pub use crate::policy::Role;
 pub use accept::{Post, Service, accept};
 pub use close::{CloseReason, Party};
 pub use context::{Context, ContextParts, Habits, OnKill};
-pub use links::{Cut, Link, Links};
+pub use handshake_end::{HandshakeEnd, Refusal};
+pub use links::{Cut, Heard, Link, Links};
 pub use mapper::{Leased, Mapper, Origin};
 pub use ports::{Offer, Offers, PortState, Ports, Sighting};
 pub use question::{MAX_ANSWER, QuestionError, ask};
 pub use snapshot::{Snapshot, Snapshots};
+pub use speakers::{Speakers, half_open_caps};

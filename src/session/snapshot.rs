@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::policy::{HostAnswers, Intake, Policy};
+use crate::policy::{HostAnswers, Intake, Mode, Policy};
 use crate::transport::{Backends, Dialer};
 
 /// One generation. Readers take it as a whole and keep it for as long as they decide by it.
@@ -26,7 +26,11 @@ impl Snapshot {
     /// The generation that `config` makes, with no host name resolved yet.
     #[must_use]
     pub fn new(generation: u64, config: Arc<Config>) -> Self {
-        let backends = Backends { epmd: config.epmd.backend.addr(), dist: config.dist.backend.clone() };
+        let backends = Backends {
+            epmd: config.epmd.backend.addr(),
+            dist: config.dist.backend.clone(),
+            forwards: config.forwards.clone(),
+        };
         let policy = Policy::new(config.rules());
         let dialer = Dialer::new(backends, config.limits.backend_timeout);
         Self { generation, config, policy: Arc::new(policy), dialer }
@@ -79,6 +83,11 @@ impl Snapshots {
     /// Takes new connections of peers, or no more.
     pub fn set_intake(&self, intake: Intake) {
         self.publish(|current| current.with_policy(current.policy.with_intake(intake)));
+    }
+
+    /// Has this mode in the place of the configured one; `None`: that one again.
+    pub fn set_mode(&self, mode: Option<Mode>) {
+        self.publish(|current| current.with_policy(current.policy.with_mode(mode)));
     }
 
     /// Ends when another one is in force, or the same with other answers.

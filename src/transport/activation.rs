@@ -232,12 +232,13 @@ pub fn check(inherited: &[Inherited], config: &Config) -> Result<(), ActivationE
         let addr = *addr;
         let is_backend = match purpose {
             Purpose::Epmd => config.epmd.backend.addr() == Some(addr),
-            Purpose::Dist => config.dist.backend.contains(&addr.ip()),
+            Purpose::Dist => config.way_to(addr.port()).backend.contains(&addr.ip()),
         };
         if is_backend {
             return Err(ActivationError::Backend { addr });
         }
-        if *purpose == Purpose::Dist {
+        // What is forwarded is listed, whatever `[dist]` says.
+        if *purpose == Purpose::Dist && config.forward_at(addr.port()).is_none() {
             match &config.dist.rules.ports {
                 PortRule::Listed(ports) if ports.contains(addr.port()) => {}
                 PortRule::Listed(_) => return Err(ActivationError::NotForwarded { addr }),
@@ -374,6 +375,17 @@ mod tests {
         let registered = self::config("[dist]\nports = \"registered\"");
         let socket_of_node = Inherited::new("dist", socket("127.0.0.1:0")).unwrap();
         let passed = [Inherited { addr: at([192, 0, 2, 1], 9100), ..socket_of_node }];
+        let forwarded = |backend: &str| {
+            self::config(&format!("[[forward]]\nkind = \"tcp\"\nports = 9100\nbackend = \"{backend}\""))
+        };
+        check(&passed, &forwarded("127.0.0.1")).unwrap();
+        let there = crate::config::Forward {
+            listen: Vec::new(),
+            backend: vec!["192.0.2.1".parse().unwrap()],
+            ..forwarded("127.0.0.1").forwards[0].clone()
+        };
+        let there = Config { forwards: vec![there], ..forwarded("127.0.0.1") };
+        assert!(matches!(check(&passed, &there), Err(ActivationError::Backend { .. })));
         let refused = check(&passed, &registered).unwrap_err();
         assert!(matches!(refused, ActivationError::NotListed { .. }), "{refused:?}");
         assert!(refused.help().contains("list the port in [dist] ports"));

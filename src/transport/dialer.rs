@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::config::Forward;
 use crate::policy::{Destination, Errand, Permit};
 
 /// Where the destinations of permits are.
@@ -15,6 +16,8 @@ pub struct Backends {
     pub epmd: Option<SocketAddr>,
     /// The addresses on which nodes listen, in the order in which they are tried.
     pub dist: Vec<IpAddr>,
+    /// `[[forward]]`: the ports that have addresses of their own.
+    pub forwards: Vec<Forward>,
 }
 
 /// The only way out: it connects where a [`Permit`] leads and nowhere else.
@@ -30,7 +33,13 @@ pub struct Dialer {
 pub struct Upstream(TcpStream);
 
 impl Upstream {
-    /// The socket.
+    /// The socket, for what is said before a relay takes over.
+    #[must_use]
+    pub fn stream(&self) -> &TcpStream {
+        &self.0
+    }
+
+    /// The socket, taken out.
     #[must_use]
     pub fn into_stream(self) -> TcpStream {
         self.0
@@ -80,6 +89,11 @@ impl Dialer {
             Destination::Dist(port) => {
                 self.backends.dist.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
             }
+            Destination::Forward(port) => {
+                let forward = self.backends.forwards.iter().find(|forward| forward.ports.contains(port));
+                let backend = forward.map_or(&[][..], |forward| &forward.backend);
+                backend.iter().map(|ip| SocketAddr::new(*ip, port)).collect()
+            }
         };
         let mut last = DialError::NoBackend;
         for addr in addresses {
@@ -114,7 +128,7 @@ async fn connect(addr: SocketAddr) -> io::Result<TcpStream> {
     let stream = socket.connect(addr).await?;
     // Where nobody listens on a port that the kernel also gives to those who dial, a socket may be given
     // the port that it dials, and is then connected to itself.
-    if stream.local_addr()? == stream.peer_addr()? {
+    if stream.local_addr()? == addr {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(stream)

@@ -4,10 +4,12 @@
 
 pub mod activation;
 mod buffers;
+pub mod cores;
 mod dialer;
 pub mod holder;
 pub mod host;
 mod listener;
+mod opening;
 mod relay;
 mod reply;
 pub mod sockets;
@@ -16,6 +18,7 @@ mod traffic;
 pub use buffers::BufferPool;
 pub use dialer::{Backends, DialError, Dialer, Upstream};
 pub use listener::{Accepted, Listener};
+pub use opening::{Opened, Verdict, hand_on, open};
 pub use relay::{Ended, How, Relay, Side};
 pub use reply::{answer_and_close, keep_alive, reset};
 pub use traffic::{Direction, Traffic};

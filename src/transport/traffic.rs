@@ -78,7 +78,8 @@ impl Direction {
         waits.before + waits.since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    /// Counts bytes that were handed to the sink.
+    pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Relaxed);
         self.touch();
     }

@@ -60,7 +60,7 @@ async fn register(
             return question.finish(stream, &answer, reason.into()).await;
         }
     };
-    let is_offered = question.snapshot.policy.dist().offers(alive.name.as_bytes(), alive.port).is_ok();
+    let is_offered = question.snapshot.policy.offers(alive.name.as_bytes(), alive.port).is_ok();
     if is_offered && origin != Origin::Elsewhere && question.context.ports.is_some() {
         registration.followed(PATIENCE).await;
     }

@@ -157,11 +157,10 @@ impl<'a> Question<'a> {
     /// address can be reached without us.
     async fn place_of(&self, name: AliveName<'_>, port: u16, origin: Origin) -> Option<u16> {
         let Self { session, context, snapshot, .. } = self;
-        let Some(ports) = self.guarded_ports() else { return Some(port) };
+        let Some(ports) = self.guarded_ports(port) else { return Some(port) };
         let ip = session.arrival.local.ip();
-        let rules = snapshot.policy.dist();
         let otherwise = self.unless_remapped(port);
-        let help = match rules.offers(name.as_bytes(), port) {
+        let help = match snapshot.policy.offers(name.as_bytes(), port) {
             // The nodes of command-line tools are not to be dialled.
             Err(Withheld::Name) => return otherwise,
             // What listens on this host's loopback is another node, or none.
@@ -191,7 +190,7 @@ impl<'a> Question<'a> {
 
     /// The port at which a list shows a node; lists do not wait. `None`: it is not shown.
     fn outside_of(&self, inside: u16, origin: Origin) -> Option<u16> {
-        let Some(ports) = self.guarded_ports() else { return Some(inside) };
+        let Some(ports) = self.guarded_ports(inside) else { return Some(inside) };
         // A port of ours leads to nodes of this host alone.
         let place = if origin == Origin::Elsewhere {
             None
@@ -203,14 +202,17 @@ impl<'a> Question<'a> {
 
     /// The ports by which nodes are reached at the address where is asked; `None`: where they listen themselves, and
     /// where nobody guards them, they are at their own.
-    fn guarded_ports(&self) -> Option<&'a Ports> {
-        let is_theirs = self.snapshot.config.dist.backend.contains(&self.session.arrival.local.ip());
+    fn guarded_ports(&self, inside: u16) -> Option<&'a Ports> {
+        let is_theirs =
+            self.snapshot.config.way_to(inside).backend.contains(&self.session.arrival.local.ip());
         self.context.ports.as_ref().filter(|_| !is_theirs)
     }
 
     /// A node's own number, for want of a place: where ports are remapped, it may be the place of another node.
     fn unless_remapped(&self, port: u16) -> Option<u16> {
-        (!self.snapshot.policy.dist().ports.is_remapped()).then_some(port)
+        let policy = &self.snapshot.policy;
+        let is_forwarded = policy.forwards().kind_at(port).is_some();
+        (is_forwarded || !policy.dist().ports.is_remapped()).then_some(port)
     }
 
     /// Whether the name is there for who asks.
