@@ -11,8 +11,9 @@ use crate::config::{Config, Source};
 use crate::control::admin::{AdminSettings, Claim, serve};
 use crate::control::mesh::{Mesh, follow_mesh};
 use crate::control::{
-    Capacity, Console, ConsoleParts, Each, Front, FrontChannels, FrontView, Notifier, ReloadParts, Reloader,
-    Resolver, Standing, explain_strangers, tell_of_quiet_refusals,
+    Capacity, Console, ConsoleParts, Each, Front, FrontChannels, FrontView, Modes, Notifier, ReloadParts,
+    Reloader, Resolver, Standing, end_orders, explain_strangers, keep_bans, recall_bans,
+    tell_of_quiet_refusals,
 };
 use crate::policy::Caps;
 use crate::session::{Context, ContextParts, Habits, Offers, Ports, Snapshot, Snapshots};
@@ -63,6 +64,8 @@ pub struct Guard {
     stop: CancellationToken,
     /// When the admin socket is gone.
     doors_closed: CancellationToken,
+    /// When the bans are in their file.
+    bans_kept: CancellationToken,
     notifier: Arc<Notifier>,
 }
 
@@ -95,8 +98,11 @@ impl Guard {
 
         helpers.spawn(explain_strangers(refused, snapshots.clone()));
         helpers.spawn(tell_of_quiet_refusals(Arc::clone(&context)));
-        tell_started(caps, capacity, caps.names(snapshots.current().config.limits.names));
+        tell_started(caps, capacity, &snapshots.current());
         let stop = CancellationToken::new();
+        // Whoever was banned finds no port that is open to him for a moment.
+        recall_bans(&context).await;
+        let bans_kept = spawn_told(keep_bans(Arc::clone(&context), stop.clone()), &mut helpers);
         let channels =
             FrontChannels { offers, view, seen: sightings, orders: ordered, notifier: Arc::clone(&notifier) };
         helpers.spawn(Front::new(channels, Arc::clone(&context), Arc::clone(&inherited)).run(stop.clone()));
@@ -111,24 +117,20 @@ impl Guard {
             inherited: Arc::clone(&inherited),
         };
         let reloader = Arc::new(Reloader::new(parts, label, Arc::clone(&context)));
-        let standing = Standing {
-            front: front.clone(),
-            generations: snapshots.subscribe(),
-            reloads: reloader.subscribe(),
-        };
-        helpers.spawn(standing.tell(Arc::clone(&notifier)));
-        let (mesh_sender, mesh) = watch::channel(Mesh::new());
-        helpers.spawn(follow_mesh(snapshots.clone(), mesh_sender));
+        let mesh = follow_all((&snapshots, &front, &reloader), &notifier, &mut helpers);
+        let modes = Arc::new(Modes::new(snapshots.clone()));
+        helpers.spawn(end_orders(Arc::clone(&modes)));
         let console = Console::new(ConsoleParts {
             context: Arc::clone(&context),
             snapshots,
             front,
             mesh,
             reloader: Arc::clone(&reloader),
+            modes,
             dropped,
         });
-        let doors_closed = open_doors(serve(admin, Arc::new(console), stop.clone()), &mut helpers);
-        Self { context, reloader, helpers, reloads: JoinSet::new(), stop, doors_closed, notifier }
+        let doors_closed = spawn_told(serve(admin, Arc::new(console), stop.clone()), &mut helpers);
+        Self { context, reloader, helpers, reloads: JoinSet::new(), stop, doors_closed, bans_kept, notifier }
     }
 
     /// Reloads as SIGHUP asks for it, beside everything else.
@@ -139,12 +141,14 @@ impl Guard {
         self.reloads.spawn(async move { reloader.reload_for_hangup().await });
     }
 
-    /// Ends everything that is no connection, and waits for the admin socket to be removed: the next guard would
-    /// have to find out first that nobody has it any more.
+    /// Ends everything that is no connection, and waits for the admin socket to be removed, since the next guard
+    /// would have to find out first that nobody has it any more, and for the bans to be written, which bounds itself.
     async fn end_helpers(&mut self) {
         self.stop.cancel();
         self.reloads.shutdown().await;
-        if tokio::time::timeout(LAST_DOOR, self.doors_closed.cancelled()).await.is_err() {
+        let closed = tokio::time::timeout(LAST_DOOR, self.doors_closed.cancelled());
+        let (closed, ()) = tokio::join!(closed, self.bans_kept.cancelled());
+        if closed.is_err() {
             tracing::debug!("admin_not_closed");
         }
         self.helpers.shutdown().await;
@@ -192,41 +196,64 @@ impl Guard {
     }
 }
 
-fn tell_started(caps: Caps, capacity: Capacity, names: u32) {
+/// Follows what the service manager is told, and whether peers let us in too.
+fn follow_all(
+    (snapshots, front, reloader): (&Snapshots, &watch::Receiver<FrontView>, &Reloader),
+    notifier: &Arc<Notifier>,
+    helpers: &mut JoinSet<()>,
+) -> watch::Receiver<Mesh> {
+    let (generations, reloads) = (snapshots.subscribe(), reloader.subscribe());
+    let standing = Standing { front: front.clone(), generations, reloads };
+    helpers.spawn(standing.tell(Arc::clone(notifier)));
+    let (sender, mesh) = watch::channel(Mesh::new());
+    helpers.spawn(follow_mesh(snapshots.clone(), sender));
+    mesh
+}
+
+fn tell_started(caps: Caps, capacity: Capacity, snapshot: &Snapshot) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         connections = caps.total,
         reserve = caps.reserve,
-        names,
+        names = caps.names(snapshot.config.limits.names),
         descriptors = capacity.descriptors,
+        mode = %snapshot.policy.mode(),
         "started"
     );
 }
 
-/// Serves the admin socket. The token says when that has ended, however it came.
-fn open_doors(
-    doors: impl Future<Output = ()> + Send + 'static,
+/// Spawns a helper that is waited for. The token says when it has ended, however it came.
+fn spawn_told(
+    helper: impl Future<Output = ()> + Send + 'static,
     helpers: &mut JoinSet<()>,
 ) -> CancellationToken {
-    let closed = CancellationToken::new();
-    let at_the_end = closed.clone().drop_guard();
+    let ended = CancellationToken::new();
+    let at_the_end = ended.clone().drop_guard();
     helpers.spawn(async move {
-        doors.await;
+        helper.await;
         drop(at_the_end);
     });
-    closed
+    ended
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::policy::{Ban, Offence, Record};
     use crate::telemetry;
 
     async fn a_guard() -> Guard {
+        a_guard_that_keeps_bans(None).await
+    }
+
+    async fn a_guard_that_keeps_bans(file: Option<PathBuf>) -> Guard {
         let text = "[epmd]\nlisten = []\n[dist]\nports = 1\n[admin]\nsocket = \"\"";
-        let config = crate::config::from_text("test", text, &Default::default()).unwrap().config;
+        let mut config = crate::config::from_text("test", text, &Default::default()).unwrap().config;
+        config.ban.file = file;
         let log = telemetry::init(&config.log, telemetry::Sink::StandardError);
         Guard::start(Start {
             config,
@@ -247,6 +274,27 @@ mod tests {
         guard.reloads.spawn(async { panic!("a fault") });
         guard.reload_soon();
         assert!(tokio::time::timeout(Duration::from_millis(200), guard.died()).await.is_err());
+        guard.stop("test").await;
+    }
+
+    #[tokio::test]
+    async fn bans_are_written_before_the_guard_ends_and_known_before_the_next_one_opens_ports() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bans");
+        let guard = a_guard_that_keeps_bans(Some(file.clone())).await;
+        let now = guard.context.speakers.now();
+        let ban = Ban {
+            net: "192.0.2.7/32".parse().unwrap(),
+            since: now,
+            until: now.after(Duration::from_mins(1)),
+            times: 1,
+            offence: Offence::WrongCookie,
+        };
+        guard.context.speakers.offenders().restore([Record::Ban(ban)], now);
+        guard.stop("test").await;
+        assert!(file.exists());
+        let guard = a_guard_that_keeps_bans(Some(file)).await;
+        assert_eq!(guard.context.speakers.offenders().bans(guard.context.speakers.now()), [ban]);
         guard.stop("test").await;
     }
 

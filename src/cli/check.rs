@@ -8,8 +8,9 @@ use super::mesh::{self, PeerFile};
 use super::reload::tell;
 use super::report::{Tense, is_taken, render};
 use super::{ConfigArguments, EXIT_CONFIG, ask, color, complain, say};
-use crate::config::Loaded;
+use crate::config::{Files, Loaded};
 use crate::control::documents::ReloadReport;
+use crate::transport::cores::{Secrets, Withheld};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArguments {
@@ -30,9 +31,10 @@ pub(super) struct CheckArguments {
 
 pub(super) fn check(arguments: &CheckArguments) -> ExitCode {
     let source = arguments.config.source();
+    Withheld::begin().settle(Secrets::Held);
     // Read once: what comes from a pipe does not come again, and the guard is to judge what was judged here.
     let read = source.read().and_then(|text| {
-        let understood = source.understand(text.as_deref())?;
+        let understood = source.understand(text.as_deref(), Files::Foresee)?;
         Ok((understood, text.unwrap_or_default()))
     });
     match read {

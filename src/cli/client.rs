@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use super::terminal::shown;
 use super::{ConfigArguments, complain};
-use crate::config::{self, LoadError};
+use crate::config::{self, Files, LoadError};
 use crate::control::documents::{Refusal, Status};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
@@ -128,7 +128,7 @@ impl GuardArguments {
             return Client::new(socket);
         }
         let file = ConfigArguments { config: self.config.clone(), allow: Vec::new() }.source();
-        match file.load() {
+        match file.load_with(Files::Leave) {
             Ok((loaded, source)) => Client::configured(loaded.config.admin.socket, source),
             Err(error) => {
                 let socket = file.socket();

@@ -8,8 +8,8 @@ use form_urlencoded::Serializer;
 use super::client::GuardArguments;
 use super::terminal::{shown, shown_json};
 use super::{EXIT_CONFIG, ask, color, complain, say};
-use crate::config::{Overrides, Source};
-use crate::control::explain::{Explanation, Facts, Question, Stage, Verdict, explain as answer};
+use crate::config::{Files, Overrides, Source};
+use crate::control::explain::{Explanation, Facts, Question, Stage, Verdict, Visibility, explain as answer};
 use crate::policy::{HostAnswers, NetworkRules, Policy, Target};
 use crate::transport::host;
 
@@ -18,9 +18,12 @@ pub(super) struct ExplainArguments {
     /// The address that would connect
     #[arg(long, value_name = "ADDR")]
     from: String,
-    /// The node name that it would claim
+    /// The node name that it would claim, name@host, or @host for a node that asks to be given a name
     #[arg(long = "as", value_name = "NODE")]
     as_node: Option<String>,
+    /// As a hidden node, such as those of remote shells and of command-line tools
+    #[arg(long, requires = "as_node")]
+    hidden: bool,
     /// The node or the distribution port that it would connect to
     #[arg(long, value_name = "NODE or PORT")]
     to: String,
@@ -50,6 +53,9 @@ fn ask_running(arguments: &ExplainArguments) -> ExitCode {
         if let Some(name) = &arguments.as_node {
             query.append_pair("as", name);
         }
+        if arguments.hidden {
+            query.append_pair("hidden", "1");
+        }
         let answer = arguments.guard.client().get(&format!("/explain?{}", query.finish())).await?;
         let explanation: Explanation = answer.document()?;
         Ok(tell(&explanation, arguments))
@@ -57,7 +63,9 @@ fn ask_running(arguments: &ExplainArguments) -> ExitCode {
 }
 
 fn explain_offline(arguments: &ExplainArguments) -> ExitCode {
-    let question = Question::parse(&arguments.from, arguments.as_node.as_deref(), &arguments.to);
+    let visibility = if arguments.hidden { Visibility::Hidden } else { Visibility::Usual };
+    let as_node = arguments.as_node.as_deref().map(|name| (name, visibility));
+    let question = Question::parse(&arguments.from, as_node, &arguments.to);
     let question = match question {
         Ok(question) => question,
         Err(fault) => {
@@ -66,13 +74,14 @@ fn explain_offline(arguments: &ExplainArguments) -> ExitCode {
         }
     };
     let overrides = Overrides { allow: arguments.allow.clone() };
-    let (loaded, label) = match (Source { path: arguments.guard.config.clone(), overrides }).load() {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            complain(&error.render(color()));
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
+    let (loaded, label) =
+        match (Source { path: arguments.guard.config.clone(), overrides }).load_with(Files::Leave) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                complain(&error.render(color()));
+                return ExitCode::from(EXIT_CONFIG);
+            }
+        };
     let config = loaded.config;
     let answers = resolve(&config.cluster.network);
     let policy = Policy::new(config.rules()).with_answers(answers);

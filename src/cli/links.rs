@@ -30,34 +30,55 @@ pub(super) fn render(links: &[LinkDocument]) -> String {
     if links.is_empty() {
         return "no links".to_owned();
     }
-    table(["ID", "PEER", "NAME", "LISTENER -> INSIDE", "AGE", "IN", "OUT", "IDLE"], links.iter().map(row))
+    table(
+        ["ID", "PEER", "NAME", "LISTENER -> INSIDE", "CLAIMED", "HANDSHAKE", "AGE", "IN", "OUT", "IDLE"],
+        links.iter().map(row),
+    )
 }
 
 /// Links that are cut, one a line, with what keeps them from staying.
 pub(super) fn render_cut(links: &[LinkDocument]) -> String {
     let with_why = |link: &LinkDocument| {
-        let [id, peer, name, leads, age, up, down, _] = row(link);
-        [id, peer, name, leads, age, up, down, link.why.clone().unwrap_or_else(|| "-".to_owned())]
+        let [id, peer, name, leads, claimed, _, age, up, down, _] = row(link);
+        [id, peer, name, leads, claimed, age, up, down, link.why.clone().unwrap_or_else(dash)]
     };
-    table(["ID", "PEER", "NAME", "LISTENER -> INSIDE", "AGE", "IN", "OUT", "WHY"], links.iter().map(with_why))
+    table(
+        ["ID", "PEER", "NAME", "LISTENER -> INSIDE", "CLAIMED", "AGE", "IN", "OUT", "WHY"],
+        links.iter().map(with_why),
+    )
 }
 
-fn row(link: &LinkDocument) -> [String; 8] {
+fn row(link: &LinkDocument) -> [String; 10] {
     let name = match (&link.peer_name, link.standing) {
         (Some(name), _) => name.clone(),
         (None, LinkStanding::Itself) => "(self)".to_owned(),
-        (None, LinkStanding::Peer) => "-".to_owned(),
+        (None, LinkStanding::Peer) => dash(),
     };
     [
         link.id.to_string(),
         link.peer.to_string(),
         name,
         leads(link),
+        link.peer_node.clone().unwrap_or_else(dash),
+        handshake(link),
         duration(link.age_seconds),
         bytes(link.bytes_up),
         bytes(link.bytes_down),
         duration(link.idle_seconds),
     ]
+}
+
+/// The version of the handshake, and whether the node that dialled is a hidden one.
+fn handshake(link: &LinkDocument) -> String {
+    match (link.handshake, link.hidden) {
+        (Some(version), Some(true)) => format!("{version}, hidden"),
+        (Some(version), _) => version.to_string(),
+        (None, _) => dash(),
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
 }
 
 /// Where a link arrived, and what it leads to where that is not the same number.
@@ -83,10 +104,11 @@ mod tests {
         other.peer_name = None;
         other.inside = 9105;
         other.node = Some("ctl\u{9b}31m".into());
+        (other.peer_node, other.handshake, other.hidden) = (None, None, None);
         let expected = "\
-ID  PEER             NAME  LISTENER -> INSIDE                   AGE    IN       OUT    IDLE
-7   192.0.2.2:40000  h2    192.0.2.1:9100 ejabberd              2h 5m  1.2 GiB  812 B  3s
-12  192.0.2.2:40000  -     192.0.2.1:9100 -> 9105 ctl\\u{9b}31m  2h 5m  1.2 GiB  812 B  3s";
+ID  PEER             NAME  LISTENER -> INSIDE                   CLAIMED    HANDSHAKE  AGE    IN       OUT    IDLE
+7   192.0.2.2:40000  h2    192.0.2.1:9100 ejabberd              b@h2.test  6, hidden  2h 5m  1.2 GiB  812 B  3s
+12  192.0.2.2:40000  -     192.0.2.1:9100 -> 9105 ctl\\u{9b}31m  -          -          2h 5m  1.2 GiB  812 B  3s";
         assert_eq!(render(&[a_link(7), other]), expected);
         assert_eq!(render(&[]), "no links");
         let cut = LinkDocument { why: Some("denied by deny h2 (line 4)".into()), ..a_link(7) };

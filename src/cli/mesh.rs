@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::explain::resolve;
-use crate::config::{Color, Config, Overrides, Source};
+use crate::config::{Color, Config, Files, Overrides, Source};
 use crate::control::mesh::{Dials, Gap, MeshHost, addresses_of, gaps};
 use crate::policy::{PeerId, Policy};
 use crate::transport::host;
@@ -37,7 +37,7 @@ pub(super) fn check(own: &Config, files: &[PeerFile], color: Color) -> Result<Ve
     for (at, peer) in (0..).zip(&own.peers) {
         let Some(file) = files.iter().find(|file| file.name == peer.name) else { continue };
         let source = Source { path: Some(file.path.clone()), overrides: Overrides::default() };
-        let (loaded, _) = source.load().map_err(|error| error.render(color))?;
+        let (loaded, _) = source.load_with(Files::Leave).map_err(|error| error.render(color))?;
         let addresses = Dials::From(addresses_of(&policy, PeerId(at)));
         hosts.push(MeshHost { name: peer.name.clone(), addresses, policy: policy_of(&loaded.config) });
     }

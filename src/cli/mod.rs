@@ -1,12 +1,15 @@
 //! The command line: arguments to calls, one file a command, exit codes.
 
+mod bans;
 mod check;
 mod client;
 mod drain;
 mod epmd;
 mod explain;
+mod learn;
 mod links;
 mod mesh;
+mod mode;
 mod names;
 mod reload;
 mod report;
@@ -51,6 +54,14 @@ enum Command {
     Status(status::StatusArguments),
     /// List the established links
     Links(links::LinksArguments),
+    /// Print the smallest rules that fit what the running guard has seen, to be pasted into the configuration
+    Learn(learn::LearnArguments),
+    /// Tell the mode of the running guard, or put another one in force for a while: root, or the guard's own user
+    Mode(mode::ModeArguments),
+    /// List the bans in force
+    Bans(bans::BansArguments),
+    /// Lift the bans of an address or a network; exit code 1 when there is none
+    Unban(bans::UnbanArguments),
     /// Have the running guard load its configuration anew; exit code 0 when it is in force
     Reload(reload::ReloadArguments),
     /// Let no new connections of peers in; established links go on
@@ -89,6 +100,10 @@ fn perform(command: Command) -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Links(arguments) => links::links(&arguments),
+        Command::Learn(arguments) => learn::learn(&arguments),
+        Command::Mode(arguments) => mode::mode(&arguments),
+        Command::Bans(arguments) => bans::bans(&arguments),
+        Command::Unban(arguments) => bans::unban(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Drain(arguments) => drain::drain(&arguments),
         Command::Names { host } => names::names(&host),
@@ -174,6 +189,21 @@ mod tests {
             assert_eq!(ends(arguments), ExitCode::SUCCESS, "{arguments:?}");
         }
         assert_eq!(ends(&["drain", "--off"]), ExitCode::SUCCESS);
+        let asked =
+            [&["mode"][..], &["mode", "observe", "--for", "15m"], &["mode", "enforce", "--json"], &["bans"]];
+        for arguments in asked.into_iter().chain([&["learn"][..], &["learn", "--json"], &["bans", "--json"]])
+        {
+            assert_eq!(ends(arguments), ExitCode::SUCCESS, "{arguments:?}");
+        }
+        assert_eq!(ends(&["unban", "203.0.113.9"]), ExitCode::SUCCESS);
+        assert_eq!(ends(&["unban", "203.0.113.10"]), ExitCode::FAILURE);
+        assert_eq!(ends(&["unban", "--all"]), ExitCode::SUCCESS);
+        assert_eq!(ends(&["unban", "h2.example.net"]), ExitCode::FAILURE);
+        for wrong in
+            [&["unban"][..], &["unban", "--all", "203.0.113.9"], &["mode", "--for", "15m"], &["mode", "x"]]
+        {
+            assert!(Arguments::try_parse_from(["epmd-guard"].iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
         assert_eq!(*guard.fake.drains.lock().unwrap(), [Intake::Draining, Intake::Open]);
         let asked = guard.fake.reloads.lock().unwrap().last().unwrap().text.clone();
         assert_eq!(asked.unwrap(), "[cluster]\nallow = [\"192.0.2.7\"]\n");

@@ -47,7 +47,7 @@ async fn list(host: &str) -> Result<String, String> {
 }
 
 async fn ask_names(addr: SocketAddr) -> Result<Vec<u8>, String> {
-    let dialer = Dialer::new(Backends { epmd: Some(addr), dist: Vec::new() }, TIMEOUT);
+    let dialer = Dialer::new(Backends { epmd: Some(addr), dist: Vec::new(), forwards: Vec::new() }, TIMEOUT);
     let stream = dialer.run_errand(&Policy::own_errand(addr)).await.map_err(|error| describe(&error))?;
     let answer = ask(stream, &Request::Names.encode(), TIMEOUT, MAX_ANSWER).await;
     match answer {

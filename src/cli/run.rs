@@ -11,6 +11,7 @@ use crate::control::{ManagerSays, Notifier, Signal, Signals};
 use crate::telemetry;
 use crate::telemetry::describe;
 use crate::transport::activation::{self, ActivationError};
+use crate::transport::cores::{Secrets, Withheld};
 
 pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
     // First of all: it takes descriptors by their numbers, and changes the environment, which is not to be done
@@ -22,6 +23,7 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let source = arguments.source();
+    let cores = Withheld::begin();
     let (loaded, label) = match source.load() {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -35,6 +37,7 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
     let log = telemetry::init(&loaded.config.log, telemetry::Sink::StandardError);
     telemetry::log_panics();
     tracing::info!(config = label, "configuration_loaded");
+    cores.settle(if loaded.config.cookies.is_empty() { Secrets::None } else { Secrets::Held });
     for problem in loaded.warnings.iter() {
         tracing::warn!(problem = problem.message, help = problem.help, "configuration_warning");
     }

@@ -1,14 +1,17 @@
 //! `status`: the running guard, its ports and its peers.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::client::{AskError, Client, GuardArguments};
+use super::mode;
 use super::terminal::{bytes, counted, duration, shown, shown_json, shown_lines, table};
 use super::{ask, print, say};
 use crate::control::documents::{
-    GuardState, LastResult, ListenerAudience, ListenerDocument, ListenerState, PeerDocument, Status,
+    GuardMode, GuardState, LastResult, ListenerAudience, ListenerDocument, ListenerState, PeerDocument,
+    SpeakersDocument, Status,
 };
 use crate::telemetry::describe;
 
@@ -112,6 +115,9 @@ fn head(status: &Status) -> String {
     let names =
         status.names.map_or_else(String::new, |names| format!(", {} registered", counted(names, "name")));
     lines.push(format!("{}, {connections}{names}", counted(status.links, "link")));
+    lines.extend(status.mode.as_ref().map(|document| format!("mode: {}", mode::render(document))));
+    let mode = status.mode.as_ref().map_or(GuardMode::Enforce, |document| document.mode);
+    lines.extend(status.speakers.iter().flat_map(|document| speakers(document, mode)));
     if status.ready {
         lines.push("READY".to_owned());
     } else if status.not_ready.is_empty() {
@@ -119,6 +125,29 @@ fn head(status: &Status) -> String {
     }
     lines.extend(status.not_ready.iter().map(|why| format!("NOT READY: {}", shown(why))));
     lines.join("\n")
+}
+
+/// What became of those who spoke. What has not happened is not told.
+fn speakers(document: &SpeakersDocument, mode: GuardMode) -> Vec<String> {
+    let SpeakersDocument { handshakes, half_open, half_open_most, bans, would_refuse } = document;
+    let some = |counts: &BTreeMap<String, u64>| {
+        let mut some: Vec<(&String, &u64)> = counts.iter().filter(|(_, count)| **count > 0).collect();
+        // What is good goes first.
+        some.sort_by_key(|(what, _)| *what != "up");
+        some.iter().map(|(what, count)| format!("{count} {}", shown(what))).collect::<Vec<_>>().join(", ")
+    };
+    let ended = some(handshakes);
+    let ended = if ended.is_empty() { "none yet".to_owned() } else { ended };
+    let bans = match mode {
+        GuardMode::Enforce => format!("{} in force", counted(*bans, "ban")),
+        GuardMode::Observe => format!("{}, which keep nobody out now", counted(*bans, "ban")),
+    };
+    let mut lines = vec![format!("handshakes: {ended}; {half_open} of {half_open_most} under way; {bans}")];
+    let passed = some(would_refuse);
+    if !passed.is_empty() {
+        lines.push(format!("let pass by observe mode, and refused by enforce: {passed}"));
+    }
+    lines
 }
 
 fn name_of(state: GuardState) -> &'static str {
@@ -196,6 +225,9 @@ epmd-guard 0.1.0, process 4711, up 3d 4h (since 2026-11-20T08:00:00Z), open
 configuration /etc/epmd-guard/epmd-guard.toml, generation 3
 last reload at 2026-11-22T09:00:00Z
 2 links, 3 connections
+mode: observe until 2026-11-22T10:00:00Z (15m left), then enforce again, as configured
+handshakes: 12 up, 3 wrong_cookie; 1 of 512 under way; 2 bans, which keep nobody out now
+let pass by observe mode, and refused by enforce: 4 name_not_allowed
 READY
 
 PORT  LISTENER            STATE  FOR    INSIDE  NODE
@@ -217,6 +249,8 @@ PEERS";
     #[test]
     fn what_is_wrong_stands_out_and_says_what_to_do() {
         let mut status = a_status();
+        // As of a daemon that does not know of these yet.
+        (status.mode, status.speakers) = (None, None);
         status.ready = false;
         status.not_ready = vec!["192.0.2.1:4369 is taken by epmd (1234)".into()];
         status.state = GuardState::Draining;
@@ -239,6 +273,6 @@ PEERS";
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }
-        assert!(!text.contains("\nREADY"), "{text}");
+        assert!(!text.contains("\nREADY") && !text.contains("mode"), "{text}");
     }
 }

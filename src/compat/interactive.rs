@@ -67,7 +67,7 @@ pub async fn ask(question: &Question, port: u16) -> Said {
 async fn reach(port: u16) -> Option<TcpStream> {
     for ip in [IpAddr::from(Ipv6Addr::LOCALHOST), Ipv4Addr::LOCALHOST.into()] {
         let epmd = SocketAddr::new(ip, port);
-        let dialer = Dialer::new(Backends { epmd: Some(epmd), dist: Vec::new() }, DIAL);
+        let dialer = Dialer::new(Backends { epmd: Some(epmd), dist: Vec::new(), forwards: Vec::new() }, DIAL);
         if let Ok(stream) = dialer.run_errand(&Policy::own_errand(epmd)).await {
             return Some(stream);
         }

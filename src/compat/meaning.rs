@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::arguments::Settings;
 use crate::config::{
-    CommandCheck, Config, EpmdBackend, ListenOn, LoadError, Loaded, Log, LogFormat, Overrides, Source,
+    CommandCheck, Config, EpmdBackend, Files, ListenOn, LoadError, Loaded, Log, LogFormat, Overrides, Source,
     defaults, one_line,
 };
 use crate::policy::SelfAt;
@@ -105,7 +105,7 @@ fn load(source: &Source) -> Result<Option<Loaded>, String> {
         read => read.map_err(|error| error.brief())?,
     };
     let Some(text) = text else { return Ok(None) };
-    let (loaded, _) = source.understand(Some(&text)).map_err(|error| error.brief())?;
+    let (loaded, _) = source.understand(Some(&text), Files::Leave).map_err(|error| error.brief())?;
     Ok(Some(loaded))
 }
 

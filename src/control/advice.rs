@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::front::CURE;
+use super::front::cure;
 use super::takeover::Squatter;
 use crate::config::EpmdBackend;
 use crate::session::Role;
@@ -26,9 +26,15 @@ pub(super) fn advise(
     match role {
         Role::Epmd if backend == EpmdBackend::Embedded => advise_replaced(holder, squatter),
         Role::Epmd => advise_epmd(holder, squatter),
-        Role::Dist if holder.socket.addr.ip().is_unspecified() => CURE.to_owned(),
+        Role::Dist | Role::DistTls | Role::Tcp if holder.socket.addr.ip().is_unspecified() => {
+            cure(role).to_owned()
+        }
         Role::Dist => format!(
             "something listens on this very address: have it listen on loopback, or take port {} out of [dist] ports",
+            addr.port()
+        ),
+        Role::DistTls | Role::Tcp => format!(
+            "something listens on this very address: have it listen on loopback, or take port {} out of [[forward]] ports",
             addr.port()
         ),
     }
@@ -39,6 +45,10 @@ fn advise_unheard(role: Role, port: u16) -> String {
     let nobody = "nobody listens there, but a connection of this host's may have the number";
     let cure = match role {
         Role::Epmd => "it is open when that has gone",
+        Role::DistTls | Role::Tcp => {
+            "until that has gone no peer reaches what is behind it: to be sure of it, let it listen at a number below those \
+             of /proc/sys/net/ipv4/ip_local_port_range"
+        }
         Role::Dist => {
             "until that has gone no peer reaches the node: to be sure of it, let nodes take numbers below those \
              of /proc/sys/net/ipv4/ip_local_port_range (inet_dist_listen_min and inet_dist_listen_max; ejabberd: \

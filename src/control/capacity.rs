@@ -91,6 +91,11 @@ mod tests {
             request_timeout: Duration::from_secs(5),
             backend_timeout: Duration::from_secs(5),
             half_close_timeout: Duration::from_secs(300),
+            rate_per_address: 2000,
+            rate_per_subnet: 8000,
+            half_open: 1024,
+            half_open_per_address: 256,
+            handshake_timeout: Duration::from_secs(7),
         }
     }
 

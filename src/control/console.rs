@@ -1,5 +1,7 @@
 //! What the running guard says of itself and does when it is told: the content behind the admin socket.
 
+mod speakers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,19 +10,21 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::admin::{ExplainQuery, Operations};
+use self::speakers::mode_document;
+use super::admin::{ExplainQuery, ModeFault, ModeOrder, Operations, Orderer, Pardon};
 use super::documents::{
-    self, Applies, ChangeDocument, GuardState, LastResult, LinkDocument, LinkStanding, ListenerAudience,
-    ListenerDocument, ListenerState, PeerDocument, Readiness, ReloadReport, ReloadResult, Status, Warning,
-    timestamp,
+    self, Applies, BanDocument, ChangeDocument, GuardState, LastResult, LearnDocument, LinkDocument,
+    LinkStanding, ListenerAudience, ListenerDocument, ListenerState, ModeDocument, PeerDocument, Readiness,
+    ReloadReport, ReloadResult, Status, Warning, timestamp,
 };
 use super::explain::{Facts, Question, Running, explain};
-use super::front::{Blocked, CURE, Exposed, FrontView, ListenerView};
+use super::front::{Blocked, Exposed, FrontView, ListenerView};
 use super::mesh::{Mesh, Way, addresses_of};
+use super::modes::Modes;
 use super::reload::{Ending, Reloader, Report, Request, Verdict};
 use crate::config::{self, EpmdBackend};
 use crate::policy::{Admission, Audience, Intake, PeerId, Standing, Target};
-use crate::session::{Context, Link, Role, Snapshot, Snapshots};
+use crate::session::{Context, Heard, Link, Role, Snapshot, Snapshots};
 use crate::telemetry::{self, DroppedLines, Observed, PeerObserved, ReloadOutcome, process};
 use crate::transport::host;
 
@@ -37,6 +41,8 @@ pub struct ConsoleParts {
     pub mesh: watch::Receiver<Mesh>,
     /// Reloads.
     pub reloader: Arc<Reloader>,
+    /// The modes.
+    pub modes: Arc<Modes>,
     /// Lines that the log has lost.
     pub dropped: DroppedLines,
 }
@@ -98,12 +104,13 @@ impl Console {
 
     fn warnings(&self, snapshot: &Snapshot, front: &FrontView) -> Vec<Warning> {
         let mut warnings: Vec<Warning> = front.exposed.iter().map(exposed_warning).collect();
+        warnings.extend(self.observing());
         let embedded = snapshot.config.epmd.backend == EpmdBackend::Embedded;
         // The others keep the guard from being ready, which is told as that.
         let for_self = |view: &&ListenerView| {
             let is_warned =
                 view.audience == Audience::ItselfOnly && !(embedded && view.addr.ip().is_loopback());
-            view.role == Role::Dist || is_warned
+            view.role != Role::Epmd || is_warned
         };
         for view in front.listeners.iter().filter(for_self) {
             // What its own node has is told as that.
@@ -225,6 +232,7 @@ impl Console {
         let count =
             |role| front.listeners.iter().filter(|view| view.role == role && view.blocked.is_none()).count();
         let (addresses, subnets) = context.slots().sources();
+        let bans = context.speakers.offenders().bans(context.speakers.now()).len();
         let tables = [
             ("addresses", addresses),
             ("subnets", subnets),
@@ -242,12 +250,17 @@ impl Console {
             }),
             readiness,
             intake: snapshot.policy.intake(),
+            mode: snapshot.policy.mode(),
+            half_open: context.half_open().in_use().into(),
+            bans: number(bans),
             connections: context.connections().into(),
             links: number(context.links.count()),
             traffic: context.links.totals(&context.metrics),
             peers: peers.collect(),
             tables: tables.into_iter().map(|(table, entries)| (table, number(entries))).collect(),
-            ports_open: [Role::Epmd, Role::Dist].map(|role| (role.label(), number(count(role)))).to_vec(),
+            ports_open: [Role::Epmd, Role::Dist, Role::DistTls, Role::Tcp]
+                .map(|role| (role.label(), number(count(role))))
+                .to_vec(),
             nodes_exposed: number(front.exposed.len()),
             process: process(),
             log_lines_dropped: dropped.count(),
@@ -279,6 +292,8 @@ impl Operations for Console {
                 detail: last.detail,
             }),
             state: Self::state(&snapshot),
+            mode: Some(self.mode()),
+            speakers: Some(self.speakers_document()),
             ready: not_ready.is_empty(),
             not_ready,
             warnings: self.warnings(&snapshot, &front),
@@ -317,18 +332,22 @@ impl Operations for Console {
     }
 
     fn explain(&self, query: ExplainQuery) -> Result<serde_json::Value, String> {
-        let ExplainQuery { from, as_node, to } = query;
-        let question = Question::parse(&from, as_node.as_deref(), &to).map_err(|fault| fault.to_string())?;
+        let ExplainQuery { from, as_node, visibility, to } = query;
+        let as_node = as_node.as_deref().map(|name| (name, visibility));
+        let question = Question::parse(&from, as_node, &to).map_err(|fault| fault.to_string())?;
         let snapshot = self.parts.snapshots.current();
         let front = self.parts.front.borrow().clone();
         let own: Vec<IpAddr> = host::addresses().unwrap_or_default();
-        let room = self.parts.context.slots().room_of(question.from);
+        let context = &self.parts.context;
+        let room = context.slots().room_of(question.from);
+        let half_open = context.half_open().room_of(question.from);
+        let speakers = Some(&context.speakers);
         let facts = Facts {
             config: &snapshot.config,
             label: &self.parts.reloader.label(),
             policy: &snapshot.policy,
             own: &own,
-            running: Some(Running { room, front: &front }),
+            running: Some(Running { room, half_open, speakers, front: &front }),
         };
         serde_json::to_value(explain(&question, facts)).map_err(|error| error.to_string())
     }
@@ -346,6 +365,26 @@ impl Operations for Console {
             Intake::Draining => tracing::info!(links, "draining"),
             Intake::Open => tracing::info!(links, "drain_ended"),
         }
+    }
+
+    fn mode(&self) -> ModeDocument {
+        mode_document(self.parts.modes.state())
+    }
+
+    fn set_mode(&self, order: ModeOrder, by: Orderer) -> Result<ModeDocument, ModeFault> {
+        self.parts.modes.order(order, by).map(mode_document)
+    }
+
+    fn bans(&self) -> Vec<BanDocument> {
+        self.bans_in_force()
+    }
+
+    fn unban(&self, whom: Pardon, by: Orderer) -> u64 {
+        self.lift_bans(whom, by)
+    }
+
+    fn learn(&self) -> LearnDocument {
+        self.lesson()
     }
 }
 
@@ -388,12 +427,12 @@ fn warn(what: &str, message: String, help: String, (node, port): (Option<String>
 }
 
 fn exposed_warning(exposed: &Exposed) -> Warning {
-    let Exposed { node, port, socket, uid } = exposed;
+    let Exposed { node, port, socket, uid, .. } = exposed;
     let node = node.as_ref().map(ToString::to_string);
     let name = node.as_deref().unwrap_or("a node");
     let message =
         format!("{name} at port {port} can be reached around the guard: it listens on {socket} (uid {uid})");
-    warn("node_exposed", message, CURE.to_owned(), (node, Some(*port)))
+    warn("node_exposed", message, exposed.cure().to_owned(), (node, Some(*port)))
 }
 
 fn listener_document(view: &ListenerView) -> ListenerDocument {
@@ -406,7 +445,7 @@ fn listener_document(view: &ListenerView) -> ListenerDocument {
             Audience::PeersOnly => ListenerAudience::PeersOnly,
         },
         node: view.node.as_ref().map(ToString::to_string),
-        inside: (view.role == Role::Dist).then_some(view.inside),
+        inside: (view.role != Role::Epmd).then_some(view.inside),
         state: if view.blocked.is_none() { ListenerState::Open } else { ListenerState::Blocked },
     }
 }
@@ -422,6 +461,10 @@ fn link_document(link: &Link, admission: &Admission, snapshot: &Snapshot) -> Lin
         Standing::Registrant => (LinkStanding::Peer, None),
     };
     let traffic = &link.traffic;
+    let (claim, names) = match &link.heard {
+        Heard::Nodes { claim, peer, answered } => (Some(claim), Some((peer, answered))),
+        Heard::Closed | Heard::Unreadable => (None, None),
+    };
     LinkDocument {
         id: link.id,
         peer: link.arrival.peer.socket(),
@@ -430,6 +473,10 @@ fn link_document(link: &Link, admission: &Admission, snapshot: &Snapshot) -> Lin
         listener: link.arrival.local.socket(),
         node: link.node.as_ref().map(ToString::to_string),
         inside: link.inside,
+        peer_node: names.map(|(peer, _)| peer.to_string()),
+        answered_by: names.map(|(_, answered)| answered.to_string()),
+        hidden: claim.map(|claim| claim.flags.is_hidden()),
+        handshake: claim.map(|claim| claim.version.number()),
         rule: rule.map(ToString::to_string),
         since: timestamp(link.since),
         age_seconds: now.duration_since(link.begun).as_secs_f64(),

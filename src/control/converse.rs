@@ -78,7 +78,8 @@ mod tests {
     ) -> Result<Vec<u8>, NoAnswer> {
         let mut epmd = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let (addr, patience) = (epmd.local_addr(), Duration::from_secs(5));
-        let dialer = Dialer::new(Backends { epmd: Some(addr), dist: Vec::new() }, patience);
+        let dialer =
+            Dialer::new(Backends { epmd: Some(addr), dist: Vec::new(), forwards: Vec::new() }, patience);
         let serve = async {
             let stream = epmd.accept().await.stream;
             answers(stream).await;

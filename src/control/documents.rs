@@ -5,15 +5,39 @@
 //! Fields are only ever added, and whoever reads one passes over what it does not know, so that command and
 //! daemon of neighbouring versions understand each other.
 
-use std::net::SocketAddr;
-use std::time::SystemTime;
+mod speakers;
 
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::policy::Moment;
+
+pub use speakers::{
+    BanDocument, BansDocument, GuardMode, LearnDocument, ModeDocument, SeenDocument, SpeakersDocument,
+    Unbanned,
+};
 
 /// A point in time as documents write it: RFC 3339, UTC, to the second.
 #[must_use]
 pub fn timestamp(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
+}
+
+/// The time of day of a moment, as far as it can be written.
+#[must_use]
+pub fn time_of(moment: Moment) -> SystemTime {
+    /// The last second of the year 9999.
+    const LAST: u64 = 253_402_300_799_000;
+    SystemTime::UNIX_EPOCH + Duration::from_millis(moment.0.min(LAST))
+}
+
+/// A network as it is shown: one address as itself.
+#[must_use]
+pub fn shown_net(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
 /// `/status`: the guard at this moment.
@@ -35,6 +59,12 @@ pub struct Status {
     pub last_reload: Option<LastReload>,
     /// Whether it takes new connections of peers.
     pub state: GuardState,
+    /// Whether the rules of who speaks are enforced; `None`: a daemon of an older version does not say.
+    #[serde(default)]
+    pub mode: Option<ModeDocument>,
+    /// What became of those who spoke; `None` as above.
+    #[serde(default)]
+    pub speakers: Option<SpeakersDocument>,
     /// Whether it does all that its configuration asks for.
     pub ready: bool,
     /// Why it is not ready, one clause each; empty when it is.
@@ -183,6 +213,18 @@ pub struct LinkDocument {
     pub node: Option<String>,
     /// The port that it leads to.
     pub inside: u16,
+    /// The full name of the node that dialled; `None`: what it says is not read, as with TLS.
+    #[serde(default)]
+    pub peer_node: Option<String>,
+    /// The full name of the node that answered.
+    #[serde(default)]
+    pub answered_by: Option<String>,
+    /// Whether the node that dialled is a hidden one.
+    #[serde(default)]
+    pub hidden: Option<bool>,
+    /// The version of the handshake: 5 or 6.
+    #[serde(default)]
+    pub handshake: Option<u16>,
     /// The rule that lets it be; `None` for this host itself.
     pub rule: Option<String>,
     /// When it was established; see [`timestamp`].
@@ -299,8 +341,6 @@ pub struct Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

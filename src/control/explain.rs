@@ -2,25 +2,31 @@
 //!
 //! Decides nothing itself: every yes and no is the answer of the function that the walk calls.
 
+mod speaker;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::front::{Exposed, FrontView, ListenerView};
-use crate::config::{Config, Peer};
+use crate::config::{Config, Forward, Peer};
 use crate::policy::{
     Admission, Arrival, Audience, Denial, Full, LinkTarget, NameVerdict, Pattern, PeerId, Policy, PortRule,
-    Role, Room, RuleId, Standing,
+    Role, Room, RuleId, Speech, Standing,
 };
+use crate::proto::dist::{Claim, NameFault};
 use crate::proto::epmd::{AliveName, NodeName, Opcode};
+use crate::session::Speakers;
+
+pub use speaker::Visibility;
 
 /// A connection that somebody asks about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// Where it would come from.
     pub from: IpAddr,
-    /// The node name that it would claim.
-    pub as_node: Option<String>,
+    /// What its node would say of itself.
+    pub claim: Option<Claim>,
     /// Where it would go.
     pub to: Target,
 }
@@ -42,6 +48,14 @@ pub enum QuestionFault {
         "{0:?} is no IP address: the rules are about addresses, so give the one that the peer dials from"
     )]
     From(String),
+    /// `as` can be no node's name.
+    #[error("{name:?}: {fault}: write name@host, or @host for a node that asks to be given a name")]
+    As {
+        /// What was written.
+        name: String,
+        /// What is wrong with it.
+        fault: NameFault,
+    },
     /// `to` can be no node's name.
     #[error("{0:?} is neither a port nor a node's name")]
     To(String),
@@ -109,6 +123,10 @@ pub struct Facts<'a> {
 pub struct Running<'a> {
     /// What is left for the address that is asked about. A copy: whoever connects does not wait for us.
     pub room: Room,
+    /// What is left for its handshakes.
+    pub half_open: Room,
+    /// Who has spoken, and how; `None`: nobody is remembered.
+    pub speakers: Option<&'a Speakers>,
     /// Which ports are open.
     pub front: &'a FrontView,
 }
@@ -118,7 +136,7 @@ impl Question {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn parse(from: &str, as_node: Option<&str>, to: &str) -> Result<Self, QuestionFault> {
+    pub fn parse(from: &str, as_node: Option<(&str, Visibility)>, to: &str) -> Result<Self, QuestionFault> {
         let address: IpAddr = from.parse().map_err(|_| QuestionFault::From(from.to_owned()))?;
         let is_number = to.bytes().all(|byte| byte.is_ascii_digit());
         let to = match (to.parse::<u16>(), to.split('@').next()) {
@@ -131,7 +149,11 @@ impl Question {
                 Target::Node(name.to_owned())
             }
         };
-        Ok(Self { from: address.to_canonical(), as_node: as_node.map(str::to_owned), to })
+        let claim = |(name, visibility): (&str, Visibility)| {
+            let fault = |fault| QuestionFault::As { name: name.to_owned(), fault };
+            speaker::claim(name, visibility).map_err(fault)
+        };
+        Ok(Self { from: address.to_canonical(), claim: as_node.map(claim).transpose()?, to })
     }
 }
 
@@ -139,6 +161,8 @@ impl Question {
 struct Walk<'a> {
     facts: Facts<'a>,
     stages: Vec<Stage>,
+    /// The `[[forward]]` whose port it is, if one has it.
+    forward: Option<&'a Forward>,
 }
 
 /// Where a walk ends before its last stage.
@@ -151,7 +175,7 @@ fn is_called(node: &Option<NodeName>, name: &str) -> bool {
 /// Asks each stage of the walk.
 #[must_use]
 pub fn explain(question: &Question, facts: Facts<'_>) -> Explanation {
-    let mut walk = Walk { facts, stages: Vec::new() };
+    let mut walk = Walk { facts, stages: Vec::new(), forward: None };
     // The end is in the stages.
     walk.go(question).unwrap_or(());
     walk.around(question);
@@ -178,21 +202,25 @@ impl<'a> Walk<'a> {
         let arrival = self.arrival(question.from);
         let role = match question.to {
             Target::Port(port) if self.is_epmd(port) => Role::Epmd,
-            Target::Node(_) | Target::Port(_) => Role::Dist,
+            Target::Port(port) => self.facts.policy.role_at(port).unwrap_or(Role::Dist),
+            Target::Node(_) => Role::Dist,
         };
         let admission = self.admit(&arrival, role)?;
+        self.banned(&admission)?;
         self.slots(&admission)?;
-        if let Some(name) = &question.as_node {
-            self.say(
-                "identify",
-                Verdict::Yes,
-                format!("{name:?} may be claimed: names of peers are not checked"),
-            );
+        self.paced(&admission);
+        if role == Role::Dist || role == Role::DistTls {
+            self.half_open(&admission)?;
         }
         match &question.to {
-            Target::Node(name) => self.reach_node(name, &admission),
-            Target::Port(port) if self.is_epmd(*port) => self.reach_epmd(&admission),
-            Target::Port(port) => self.reach_port(*port, &admission),
+            Target::Node(name) => self.reach_node(name, &admission)?,
+            Target::Port(_) if role == Role::Epmd => self.reach_epmd(&admission)?,
+            Target::Port(port) => self.reach_port(*port, &admission)?,
+        }
+        match &question.claim {
+            Some(claim) if role == Role::Dist => self.speak(claim, &admission),
+            // At epmd a node says no name of its own, and what is said at other ports is not read.
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -210,7 +238,10 @@ impl<'a> Walk<'a> {
         let policy = self.facts.policy;
         let admission = match policy.admit(arrival, role, Audience::Peers) {
             Ok(admission) => admission,
-            Err(denial) => return Err(self.refuse(denial)),
+            Err(denial) => {
+                self.refuse(denial);
+                return Err(End);
+            }
         };
         match admission.standing() {
             Standing::Itself => self.say("admit", Verdict::Yes, "this host itself is always let in"),
@@ -268,7 +299,10 @@ impl<'a> Walk<'a> {
         }
         self.may_reach(name, admission)?;
         self.names(name)?;
-        let is_meant = |view: &ListenerView| view.role == Role::Dist && is_called(&view.node, name);
+        let is_meant = |view: &ListenerView| {
+            let others = view.nodes.iter().any(|node| node.as_bytes() == name.as_bytes());
+            view.role != Role::Epmd && (others || is_called(&view.node, name))
+        };
         match self.facing(admission, is_meant) {
             None => {
                 let why = "the node's port is known to a running guard only (--running)";
@@ -288,7 +322,10 @@ impl<'a> Walk<'a> {
     fn may_reach(&mut self, name: &str, admission: &Admission) -> Result<(), End> {
         let Ok(alive) = AliveName::new(name.as_bytes()) else { return Ok(()) };
         let policy = self.facts.policy;
-        policy.may_reach(admission, Some(&alive.into())).map_err(|denial| self.refuse_to(denial, admission))
+        match policy.may_reach(admission, Some(&alive.into())) {
+            Ok(()) => Ok(()),
+            Err(denial) => self.end_or_overlook(denial, |walk| walk.refuse_to(denial, admission)),
+        }
     }
 
     fn is_epmd(&self, port: u16) -> bool {
@@ -298,7 +335,8 @@ impl<'a> Walk<'a> {
     fn reach_epmd(&mut self, admission: &Admission) -> Result<(), End> {
         const KEY: &str = "[epmd] listen";
         if let Err(denial) = self.facts.policy.may_ask(admission, Opcode::PortPlease2) {
-            return Err(self.refuse(denial));
+            self.refuse(denial);
+            return Err(End);
         }
         let served = self.facing(admission, |view| view.role == Role::Epmd);
         let Some(served) = served else {
@@ -366,10 +404,12 @@ impl<'a> Walk<'a> {
 
     fn reach_port(&mut self, port: u16, admission: &Admission) -> Result<(), End> {
         let policy = self.facts.policy;
-        if !policy.dist().ports.may_be_open(port) {
-            return Err(self.refuse(Denial::PortNotOffered(port)));
+        self.forward = self.facts.config.forward_at(port);
+        if policy.role_at(port).is_none() {
+            self.refuse(Denial::PortNotOffered(port));
+            return Err(End);
         }
-        match self.facing(admission, |view| view.role == Role::Dist && view.addr.port() == port) {
+        match self.facing(admission, |view| view.role != Role::Epmd && view.addr.port() == port) {
             Some(known) if known.is_empty() => {
                 let why = "nothing that is to be offered listens behind it now";
                 self.ports_rule(Verdict::No, why.to_owned());
@@ -378,6 +418,9 @@ impl<'a> Walk<'a> {
             Some(known) => self.reach_listener(&known, admission),
             None => {
                 let (verdict, why) = match policy.dist().ports {
+                    _ if self.forward.is_some() => {
+                        (Verdict::Yes, "open while something listens there on [[forward]] backend")
+                    }
                     PortRule::Registered { .. } => {
                         (Verdict::Unknown, "open while a node with an offered name listens there")
                     }
@@ -394,11 +437,16 @@ impl<'a> Walk<'a> {
     /// The last gate, with the port that is known, at one address or more.
     fn reach_listener(&mut self, known: &[&ListenerView], admission: &Admission) -> Result<(), End> {
         let open = known.iter().find(|view| view.blocked.is_none());
-        let Some(ListenerView { addr, inside, node, .. }) = open.or(known.first()) else { return Err(End) };
+        let Some(ListenerView { role, addr, inside, node, nodes, .. }) = open.or(known.first()) else {
+            return Err(End);
+        };
         let name = node.as_ref().map_or_else(|| "a node".to_owned(), ToString::to_string);
-        let target = LinkTarget { outside: addr.port(), inside: *inside, node: node.as_ref() };
+        let target =
+            LinkTarget { role: *role, outside: addr.port(), inside: *inside, nodes, speech: Speech::Closed };
+        self.forward = self.facts.config.forward_at(*inside);
         if let Err(denial) = self.facts.policy.authorize_link(admission, &target) {
-            return Err(self.refuse_to(denial, admission));
+            self.refuse_to(denial, admission);
+            return Err(End);
         }
         match (shut(known), open) {
             (Some(why), None) => {
@@ -430,8 +478,12 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What `[dist]` says of ports.
+    /// What `[dist]`, or the `[[forward]]` that has the port, says of it.
     fn ports_rule(&mut self, verdict: Verdict, why: String) {
+        if let Some(forward) = self.forward {
+            let (rule, place) = (Some("[[forward]] ports".to_owned()), Some(self.place(forward.line)));
+            return self.stages.push(Stage { stage: "authorize".to_owned(), verdict, why, rule, place });
+        }
         let key = match &self.facts.policy.dist().ports {
             PortRule::Registered { outside: Some(_), .. } => "[dist] outside",
             PortRule::Registered { .. } => "[dist] range",
@@ -441,17 +493,18 @@ impl<'a> Walk<'a> {
     }
 
     /// A refusal of what a `[[peer]]` may reach stands in its table; any other one is as it is.
-    fn refuse_to(&mut self, denial: Denial, admission: &Admission) -> End {
+    fn refuse_to(&mut self, denial: Denial, admission: &Admission) {
         let peer = self.facts.policy.peer_of(admission).and_then(|peer| self.peer(peer));
-        let (Denial::NotReachable, Some(peer)) = (denial, peer) else { return self.refuse(denial) };
+        let (Denial::NotReachable, Some(peer)) = (denial, peer) else {
+            self.refuse(denial);
+            return;
+        };
         let why = format!("may_reach of {} leaves the node out: for this peer it does not exist", peer.name);
-        let (rule, place) = (Some("[[peer]] may_reach".to_owned()), Some(self.place(peer.line)));
-        let stage = denial.stage().to_owned();
-        self.stages.push(Stage { stage, verdict: Verdict::No, why, rule, place });
-        End
+        let place = self.place(peer.line);
+        self.push((denial.stage(), Verdict::No, why), ("[[peer]] may_reach".to_owned(), place));
     }
 
-    fn refuse(&mut self, denial: Denial) -> End {
+    fn refuse(&mut self, denial: Denial) {
         let stage = denial.stage();
         match denial {
             Denial::Denied(rule) => self.rule(stage, Verdict::No, "a rule keeps it out".to_owned(), rule),
@@ -475,9 +528,23 @@ impl<'a> Walk<'a> {
             | Denial::LocalOnly(_)
             | Denial::UnknownOpcode(_)
             | Denial::NotRelaxed
-            | Denial::TooManyNames => self.say(stage, Verdict::No, denial.label()),
+            | Denial::TooManyNames
+            | Denial::Banned
+            | Denial::TooFast(_)
+            | Denial::HalfOpen(_)
+            | Denial::NodeName
+            | Denial::NameOfPeer(_)
+            | Denial::HiddenNode
+            | Denial::DynamicNode
+            | Denial::OldHandshake
+            | Denial::MissingFlags
+            | Denial::TooManyClaims
+            | Denial::Slowed
+            | Denial::WrongCookie
+            | Denial::WrongNode
+            | Denial::WrongAnswer
+            | Denial::NoHandshake => self.say(stage, Verdict::No, denial.label()),
         }
-        End
     }
 
     fn say(&mut self, stage: &str, verdict: Verdict, why: impl Into<String>) {
@@ -501,8 +568,12 @@ impl<'a> Walk<'a> {
     fn key(&mut self, stage: &str, verdict: Verdict, why: impl Into<String>, key: &str) {
         let place =
             self.facts.config.places.line_of(key).map_or_else(|| self.place(0), |line| self.place(line));
-        let (stage, rule) = (stage.to_owned(), Some(key.to_owned()));
-        self.stages.push(Stage { stage, verdict, why: why.into(), rule, place: Some(place) });
+        self.push((stage, verdict, why.into()), (key.to_owned(), place));
+    }
+
+    fn push(&mut self, (stage, verdict, why): (&str, Verdict, String), (rule, place): (String, String)) {
+        let (rule, place) = (Some(rule), Some(place));
+        self.stages.push(Stage { stage: stage.to_owned(), verdict, why, rule, place });
     }
 
     fn place(&self, line: u32) -> String {
@@ -544,6 +615,7 @@ mod tests {
             addr,
             audience,
             inside: addr.port(),
+            nodes: node.iter().cloned().collect(),
             node,
             blocked: blocked.map(|why| Blocked::Otherwise(why.to_owned())),
         }
@@ -564,7 +636,12 @@ mod tests {
             label: "f.toml",
             policy: &policy,
             own: &["192.0.2.1".parse().unwrap()],
-            running: listeners.is_some().then_some(Running { room, front: &front }),
+            running: listeners.is_some().then_some(Running {
+                room,
+                half_open: room,
+                speakers: None,
+                front: &front,
+            }),
         };
         explain(&Question::parse(from, None, to).unwrap(), facts)
     }
@@ -620,6 +697,22 @@ mod tests {
         assert_eq!(verdict("192.0.2.2", &[&epmd, &for_self, &open]), Verdict::Yes);
         assert_eq!(verdict("192.0.2.2", &[&for_self, &open]), Verdict::No, "it cannot look up");
         assert_eq!(verdict("127.0.0.1", &[&epmd, &for_self, &taken]), Verdict::Yes);
+    }
+
+    #[test]
+    fn a_forwarded_port_is_explained_by_its_own_table() {
+        let file = "[cluster]\nallow = [\"192.0.2.2\"]\n\n[[forward]]\nkind = \"dist-tls\"\nports = 9200\n";
+        assert_eq!(
+            last(&asked_of(file, "192.0.2.2", "9200", None)),
+            (Verdict::Yes, "[[forward]] ports", "f.toml:4")
+        );
+        assert_eq!(asked_of(file, "192.0.2.3", "9200", None).verdict, Verdict::No);
+        let tls = ListenerView { role: Role::DistTls, ..listener("192.0.2.1:9200", Audience::Peers, None) };
+        let epmd = listener("192.0.2.1:4369", Audience::Peers, None);
+        for to in ["a", "9200"] {
+            let told = asked_of(file, "192.0.2.2", to, Some(vec![epmd.clone(), tls.clone()]));
+            assert_eq!(last(&told), (Verdict::Yes, "[[forward]] ports", "f.toml:4"), "{to}");
+        }
     }
 
     #[test]

@@ -28,13 +28,14 @@ use super::Notifier;
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
 use super::obstacle::Obstacle;
 use crate::config::{Config, EpmdBackend};
-use crate::policy::{Audience, DistRules, PortRule};
+use crate::policy::{Audience, PortRule};
 use crate::proto::epmd::NodeName;
 use crate::session::{Context, Leased, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
 use crate::telemetry::describe;
 use crate::transport::activation::{Inherited, Purpose};
 use crate::transport::sockets::{Listening, in_the_way};
 use crate::transport::{Listener, sockets};
+pub(super) use exposed::cure;
 pub use exposed::{CURE, Exposed};
 use exposed::{ExposedNodes, find};
 use leases::{Followed, Judged, Leases};
@@ -330,7 +331,7 @@ impl Front {
             self.nodes.forget(name, *port);
         }
         let Some(look) = self.find_out(config).await else {
-            self.close_left(&config.dist.rules, &gone);
+            self.close_left(config, &gone);
             return;
         };
         let is_served = !config.epmd.listen.is_empty();
@@ -377,7 +378,7 @@ impl Front {
             let of_systemd = || self.inherited.iter().any(|inherited| inherited.local_addr() == *addr);
             self.open.contains_key(addr) || self.prepared.contains_key(addr) || of_systemd()
         };
-        let behind = behind(&listening, &config.dist.backend, ours);
+        let behind = behind(&listening, |port| config.way_to(port).backend, ours);
         self.nodes.keep(&behind, Instant::now());
         if config.epmd.backend == EpmdBackend::Embedded {
             // Our own table says what is registered, and by whom; a sighting only asks for a look.
@@ -396,7 +397,10 @@ impl Front {
             }
         }
         let foreign = foreign.into_iter().map(|seen| seen.port).collect();
-        let offered = self.nodes.offered(&config.dist.rules, &behind);
+        let mut offered = self.nodes.offered(&config.dist.rules, &behind);
+        for forward in &config.forwards {
+            offered.extend(self.nodes.listed(&forward.ports, &behind));
+        }
         let mut wanted = wanted(config, &self.addresses.borrow(), &offered);
         // systemd holds them whether or not something listens behind them, so that the kernel takes
         // connections there anyway. Whoever closes one does it in its socket unit.
@@ -404,14 +408,14 @@ impl Front {
             let addr = inherited.local_addr();
             let (role, inside) = match inherited.purpose() {
                 Purpose::Epmd => (Role::Epmd, config.epmd.backend.addr().map_or(0, |epmd| epmd.port())),
-                Purpose::Dist => (Role::Dist, addr.port()),
+                Purpose::Dist => (config.way_to(addr.port()).role, addr.port()),
             };
             let self_at = match role {
                 Role::Epmd => &config.epmd.self_at,
-                Role::Dist => &config.dist.self_at,
+                Role::Dist | Role::DistTls | Role::Tcp => &config.dist.self_at,
             };
             let audience = if self_at.covers(addr.ip()) { Audience::Peers } else { Audience::PeersOnly };
-            let service = Service { audience, inside, node: self.nodes.name_at(inside) };
+            let service = Service { audience, inside, nodes: self.nodes.names_at(inside) };
             let place = wanted.entry(addr).or_insert(Wanted { role, service });
             place.service.audience = audience;
         }
@@ -432,16 +436,20 @@ impl Front {
         let rules = &config.dist.rules;
         let mut ports: HashMap<u16, Option<NodeName>> =
             look.offered.iter().map(|offer| (offer.inside, offer.node.clone())).collect();
-        if let PortRule::Listed(listed) = &rules.ports {
-            let elsewhere = look.behind.ports_elsewhere().filter(|port| listed.contains(*port));
-            ports.extend(elsewhere.map(|port| (port, None)));
-        }
+        let listed = match &rules.ports {
+            PortRule::Listed(listed) => Some(listed),
+            PortRule::Registered { .. } => None,
+        };
+        let is_listed = |port: &u16| {
+            listed.is_some_and(|listed| listed.contains(*port)) || config.forward_at(*port).is_some()
+        };
+        ports.extend(look.behind.ports_elsewhere().filter(is_listed).map(|port| (port, None)));
         ports.extend(self.nodes.that_may_be_named(rules).map(|(port, name)| (port, Some(name))));
-        find(&look.listening, &ports, &config.dist.backend, &look.behind)
+        find(&look.listening, &ports, |port| config.way_to(port), &look.behind)
     }
 
     fn tell_offers(&self, wanted: &HashMap<SocketAddr, Wanted>, exposed: &[Exposed]) {
-        let dist = wanted.iter().filter(|(_, wanted)| wanted.role == Role::Dist);
+        let dist = wanted.iter().filter(|(_, wanted)| wanted.role != Role::Epmd);
         let offer = |(addr, wanted): (&SocketAddr, &Wanted)| {
             let is_open = self.open.contains_key(addr);
             let state = if is_open { PortState::Open(wanted.service.audience) } else { PortState::Blocked };
@@ -474,7 +482,8 @@ impl Front {
                 addr: *addr,
                 audience: service.audience,
                 inside: service.inside,
-                node: service.node.clone(),
+                node: service.node().cloned(),
+                nodes: Arc::clone(&service.nodes),
                 blocked: (!self.open.contains_key(addr)).then(|| blocked(addr)),
             })
             .collect();
@@ -501,7 +510,7 @@ impl Front {
             let Some(Wanted { service, .. }) = place.filter(|place| place.role == open.role) else {
                 let since = *open.missed_since.get_or_insert(now);
                 let inside = open.service.borrow().inside;
-                let is_left = open.role == Role::Dist && left.contains(&inside);
+                let is_left = open.role != Role::Epmd && left.contains(&inside);
                 // An address that serves something else now does so at once.
                 let keep = place.is_none() && !is_left && now.duration_since(since) < MISSED_FOR;
                 if !keep {
@@ -521,12 +530,14 @@ impl Front {
 
     /// Closes the ports of names that have gone where the sockets cannot be looked at: who binds such a port next
     /// must not be reached by it.
-    fn close_left(&mut self, rules: &DistRules, gone: &[Leased]) {
-        if !matches!(rules.ports, PortRule::Registered { .. }) {
+    fn close_left(&mut self, config: &Config, gone: &[Leased]) {
+        if !matches!(config.dist.rules.ports, PortRule::Registered { .. }) {
             return;
         }
         let ports = gone.iter().map(|leased| leased.port);
-        let left: HashSet<u16> = ports.filter(|port| !self.leases.has_name_at(*port)).collect();
+        let left: HashSet<u16> = ports
+            .filter(|port| !self.leases.has_name_at(*port) && config.forward_at(*port).is_none())
+            .collect();
         self.open.retain(|addr, open| {
             let is_left = open.role == Role::Dist && left.contains(&open.service.borrow().inside);
             if is_left {
@@ -561,7 +572,7 @@ impl Front {
             Err(error) => {
                 self.met.insert(addr);
                 let known = self.obstacles.remove(&addr);
-                let node = service.node.clone();
+                let node = service.node().cloned();
                 let mut obstacle =
                     known.unwrap_or_else(|| Obstacle::new(*role, addr, Arc::clone(&self.looks)));
                 let snapshot = self.context.snapshot();
@@ -580,18 +591,20 @@ impl Front {
         let post = Post { role: *role, service: receiver };
         let task = self.tasks.spawn(accept(listener, post, Arc::clone(&self.context), stop.clone())).id();
         self.open.insert(addr, Open { role: *role, service: sender, task, stop, missed_since: None });
-        let Service { audience, inside, node } = service;
-        let (audience, node) = (name_of(*audience), node.as_ref().map(display));
+        let (inside, node) = (service.inside, service.node().map(display));
+        let audience = name_of(service.audience);
         match role {
             Role::Epmd => tracing::info!(%role, listener = %addr, audience, "port_opened"),
-            Role::Dist => tracing::info!(%role, listener = %addr, audience, node, inside, "port_opened"),
+            Role::Dist | Role::DistTls | Role::Tcp => {
+                tracing::info!(%role, listener = %addr, audience, node, inside, "port_opened");
+            }
         }
     }
 }
 
 /// Whether the port cannot be opened because its own node has it on every address, which is told as that.
 fn is_held_by_node(addr: SocketAddr, wanted: &Wanted, exposed: &[Exposed], listening: &[Listening]) -> bool {
-    wanted.role == Role::Dist
+    wanted.role != Role::Epmd
         && exposed.iter().any(|exposed| {
             let mut ways = in_the_way(listening, addr);
             exposed.port == addr.port() && ways.any(|socket| socket.addr == exposed.socket)
@@ -657,7 +670,7 @@ mod tests {
         for inside in [40001, 40002] {
             let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
             let addr = listener.local_addr();
-            let service = Service { audience: Audience::Peers, inside, node: None };
+            let service = Service { audience: Audience::Peers, inside, nodes: Arc::default() };
             front.serve(listener, addr, &Wanted { role: Role::Dist, service });
             let offer = Offer { outside: addr.port(), state: PortState::Open(Audience::Peers) };
             front.channels.offers.send_modify(|offers| offers.extend([((addr.ip(), inside), offer)]));
@@ -669,11 +682,14 @@ mod tests {
             (open, offered)
         };
         // Ports that are listed are not the names'.
-        let listed = PortRule::Listed("40001".parse().unwrap());
-        front.close_left(&DistRules { ports: listed, names: Default::default() }, &[leased(40001)]);
-        assert_eq!(front.open.len(), 2);
-        let rules = front.context.snapshot().config.dist.rules.clone();
-        front.close_left(&rules, &[leased(40001)]);
+        let forwarded = "[[forward]]\nkind = \"dist\"\nports = 40001\n";
+        for listed in ["dist.ports = 40001", forwarded] {
+            let config = crate::config::from_text("test", listed, &Default::default()).unwrap().config;
+            front.close_left(&config, &[leased(40001)]);
+            assert_eq!(front.open.len(), 2, "{listed}");
+        }
+        let config = front.context.snapshot().config.clone();
+        front.close_left(&config, &[leased(40001)]);
         assert_eq!(left(&front), (vec![40002], vec![40002]));
     }
 }

@@ -10,7 +10,10 @@ mod converse;
 pub mod documents;
 pub mod explain;
 mod front;
+mod keep;
+pub mod learn;
 pub mod mesh;
+mod modes;
 mod notify;
 mod obstacle;
 mod reload;
@@ -25,6 +28,8 @@ pub use console::{Console, ConsoleParts};
 pub use front::{
     Blocked, CURE, Exposed, Front, FrontChannels, FrontOrder, FrontView, ListenerView, Unopened,
 };
+pub use keep::{keep_bans, recall_bans};
+pub use modes::{LASTS, ModeFault, ModeOrder, ModeState, Modes, Orderer, Until, end_orders};
 pub use notify::{ManagerSays, NotReady, Notifier, Reloading};
 pub use reload::{Act, Consent, Ending, LastReload, Reason, ReloadParts, Reloader, Report, Request, Verdict};
 pub use resolver::{Names, Resolved, Resolver};

@@ -16,9 +16,10 @@ use super::front::{FrontOrder, Unopened};
 use super::resolver::{Names, Resolved};
 use crate::config::{Color, Config, Delta, LoadError, Loaded, Source};
 use crate::policy::{Denial, HostName, List, NetworkRules};
-use crate::session::{Context, Cut, Role, Snapshot, Snapshots};
+use crate::session::{Context, Cut, Role, Snapshot, Snapshots, half_open_caps};
 use crate::telemetry::{LevelHandle, ReloadOutcome, describe};
 use crate::transport::activation::{self, Inherited};
+use crate::transport::cores::{Secrets, Withheld};
 
 /// For reading the file, which may lie on a file system that hangs.
 const READING: Duration = Duration::from_secs(10);
@@ -151,7 +152,7 @@ pub struct Reloader {
     turn: AsyncMutex<()>,
     /// Held by a SIGHUP that waits for its turn. Another one behind it would find the same file.
     hangup: Semaphore,
-    /// The last reading of the file. One that hangs keeps a thread, so that there is no other beside it.
+    /// The last reading of files. One that hangs keeps a thread, so that there is no other beside it.
     reading: Mutex<Option<AbortHandle>>,
     last: watch::Sender<Option<LastReload>>,
     /// What the configuration in force is called.
@@ -325,16 +326,7 @@ impl Reloader {
         before: &Arc<Config>,
     ) -> Result<(Loaded, String, Delta), Reason> {
         let shown = self.label();
-        let reading = match text {
-            Some(text) => {
-                let (source, label, before) = (self.parts.source.clone(), shown.clone(), Arc::clone(before));
-                spawn_blocking(move || -> Read {
-                    let loaded = source.load_text("the configuration", &text)?;
-                    Ok(compare(loaded, label, &before))
-                })
-            }
-            None => self.read_file(Arc::clone(before))?,
-        };
+        let reading = self.begin_reading(text, Arc::clone(before))?;
         match tokio::time::timeout(READING, reading).await {
             Ok(Ok(Ok(loaded))) => Ok(loaded),
             Ok(Ok(Err(error))) => {
@@ -343,24 +335,34 @@ impl Reloader {
             }
             Ok(Err(panic)) => Err(format!("reading {shown} failed: {panic}").into()),
             Err(_) => Err(format!(
-                "{shown} could not be read within {}: does its file system hang?",
+                "{shown}, or a file that it names, could not be read within {}: does its file system hang?",
                 humantime::format_duration(READING)
             )
             .into()),
         }
     }
 
-    fn read_file(&self, before: Arc<Config>) -> Result<JoinHandle<Read>, Reason> {
+    /// Also a text that was handed in may name files that hang.
+    fn begin_reading(&self, text: Option<String>, before: Arc<Config>) -> Result<JoinHandle<Read>, Reason> {
         let (source, label) = (self.parts.source.clone(), self.label());
         let mut last = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_some_and(|reading| !reading.is_finished()) {
             return Err(format!(
-                "{label} is still being read since an earlier reload: does its file system hang?"
+                "{label}, or a file that it names, is still being read since an earlier reload: does its file system hang?"
             )
             .into());
         }
         let reading = spawn_blocking(move || {
-            let (loaded, label) = source.load_again(&label)?;
+            let cores = Withheld::begin();
+            let read = match text {
+                Some(text) => source.load_text("the configuration", &text).map(|loaded| (loaded, label)),
+                None => source.load_again(&label),
+            };
+            let has_cookies = |config: &Config| !config.cookies.is_empty();
+            let held =
+                has_cookies(&before) || read.as_ref().is_ok_and(|(loaded, _)| has_cookies(&loaded.config));
+            cores.settle(if held { Secrets::Held } else { Secrets::None });
+            let (loaded, label) = read?;
             Ok(compare(loaded, label, &before))
         });
         *last = Some(reading.abort_handle());
@@ -428,6 +430,8 @@ impl Reloader {
         self.context.metrics.links_cut(u64::try_from(cut.len()).unwrap_or(u64::MAX));
         let caps = self.parts.capacity.caps(&config.limits, Each::Two);
         self.context.slots().set_caps(caps);
+        self.context.half_open().set_caps(half_open_caps(&next));
+        self.context.speakers.follow(&config.limits, config.ban.rules);
         self.context.mapper.set_limit(caps.names(config.limits.names));
         self.parts.level.set(config.log.level);
         let (reply, done) = oneshot::channel();
@@ -502,5 +506,6 @@ fn succeed(before: &Snapshot, config: Arc<Config>, resolved: &Resolved) -> Snaps
     let next = Snapshot::new(before.generation + 1, config);
     let answers = resolved.answers(next.policy.network());
     let policy = next.policy.with_answers(answers).with_intake(before.policy.intake());
+    let policy = policy.with_mode(before.policy.mode_for_a_while());
     Snapshot { policy: Arc::new(policy), ..next }
 }

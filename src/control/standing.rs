@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::documents::timestamp;
 use super::reload::LastReload;
 use super::{FrontView, Notifier};
-use crate::policy::Intake;
+use crate::policy::{Intake, Mode};
 use crate::session::Snapshot;
 use crate::telemetry::ReloadOutcome;
 
@@ -67,6 +67,9 @@ impl Standing {
         if self.generations.borrow_and_update().policy.intake() == Intake::Draining {
             parts.push("DRAINING: nothing new of peers is let in".to_owned());
         }
+        if self.generations.borrow().policy.mode() == Mode::Observe {
+            parts.push("OBSERVING: what the rules of who speaks refuse is let through".to_owned());
+        }
         if let Some(last) = self.reloads.borrow_and_update().as_ref()
             && last.outcome == ReloadOutcome::Refused
         {
@@ -92,6 +95,7 @@ mod tests {
             audience: Audience::Peers,
             inside: 4369,
             node: None,
+            nodes: Arc::default(),
             blocked: blocked.map(|why| Blocked::Otherwise(why.to_owned())),
         }
     }
@@ -107,9 +111,11 @@ mod tests {
         assert_eq!(standing.line(), "1 port(s) open");
         front.send_modify(|view| view.listeners.push(port(Some("taken"))));
         snapshots.set_intake(Intake::Draining);
+        snapshots.set_mode(Some(Mode::Observe));
         let (at, detail) = (SystemTime::UNIX_EPOCH, Some("line 3".to_owned()));
         last.send_replace(Some(LastReload { at, outcome: ReloadOutcome::Refused, detail }));
         let expected = "1 port(s) open, 1 BLOCKED, DRAINING: nothing new of peers is let in, \
+                        OBSERVING: what the rules of who speaks refuse is let through, \
                         LAST RELOAD REFUSED at 1970-01-01T00:00:00Z";
         assert_eq!(standing.line(), expected);
     }

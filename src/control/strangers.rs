@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::policy::{List, Policy};
 use crate::session::{Context, Snapshots};
-use crate::telemetry::RefusalLog;
+use crate::telemetry::{Again, RefusalLog};
 use crate::transport::host;
 
 /// The longest that the resolver is waited for.
@@ -26,14 +26,20 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 pub async fn tell_of_quiet_refusals(context: Arc<Context>) {
     loop {
         tokio::time::sleep(SWEEP_EVERY).await;
-        for again in context.refusals.sweep(Instant::now()) {
-            let peer = match again.source {
-                Some(ip @ IpAddr::V4(_)) => ip.to_string(),
-                Some(ip @ IpAddr::V6(_)) => format!("{ip}/64"),
-                None => "others".to_owned(),
-            };
-            tracing::info!(peer, reason = again.reason, count = again.count, "refused_again");
+        for Again { source, reason, count } in context.refusals.sweep(Instant::now()) {
+            tracing::info!(peer = shown(source), reason, count, "refused_again");
         }
+        for Again { source, reason, count } in context.would_refuse.sweep(Instant::now()) {
+            tracing::info!(peer = shown(source), reason, count, "would_refuse_again");
+        }
+    }
+}
+
+fn shown(source: Option<IpAddr>) -> String {
+    match source {
+        Some(ip @ IpAddr::V4(_)) => ip.to_string(),
+        Some(ip @ IpAddr::V6(_)) => format!("{ip}/64"),
+        None => "others".to_owned(),
     }
 }
 

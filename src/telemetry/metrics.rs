@@ -3,6 +3,7 @@
 //! Counters are raised as things happen; what can be looked at is given with each question. Labels are
 //! words of ours or names from the configuration, never text from a peer, so the series are bounded.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +17,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use crate::policy::Intake;
+use crate::policy::{Intake, Mode};
 
 /// What was counted since the start.
 #[derive(Debug)]
@@ -25,12 +26,23 @@ pub struct Metrics {
     refusals: Family<[Label; 2], Counter>,
     reloads: Family<[Label; 1], Counter>,
     links_cut: Counter,
+    handshakes: Family<[Label; 1], Counter>,
+    overlooked: Mutex<BTreeMap<Overlooked, u64>>,
+    bans: Counter,
+    slowed: Counter,
     /// Of the links that have ended.
     ended: Mutex<Traffic>,
 }
 
 /// A label whose value is a word of ours.
 type Label = (&'static str, &'static str);
+
+/// What observe mode has let pass: the reason, and the stage that would have said no.
+type Overlooked = (&'static str, &'static str);
+
+/// How a handshake can end, as `outcome` has it.
+pub const HANDSHAKE_OUTCOMES: [&str; 7] =
+    ["up", "wrong_cookie", "refused_by_node", "refused", "abandoned", "timed_out", "malformed"];
 
 /// What links carried. "Up" is towards the node behind the guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,6 +113,12 @@ pub struct Observed {
     pub readiness: Readiness,
     /// See [`Intake`].
     pub intake: Intake,
+    /// Whether the rules of who speaks are enforced.
+    pub mode: Mode,
+    /// Handshakes that are not done.
+    pub half_open: u64,
+    /// Bans that are in force.
+    pub bans: u64,
     /// Connections that are open.
     pub connections: u64,
     /// Links that are up.
@@ -128,11 +146,19 @@ impl Default for Metrics {
             // From the start, so that the first one is seen as a rise.
             reloads.get_or_create(&outcome.labels()).inc_by(0);
         }
+        let handshakes = Family::<[Label; 1], Counter>::default();
+        for outcome in HANDSHAKE_OUTCOMES {
+            handshakes.get_or_create(&[("outcome", outcome)]).inc_by(0);
+        }
         Self {
             connections: Family::default(),
             refusals: Family::default(),
             reloads,
             links_cut: Counter::default(),
+            handshakes,
+            overlooked: Mutex::default(),
+            bans: Counter::default(),
+            slowed: Counter::default(),
             ended: Mutex::default(),
         }
     }
@@ -166,6 +192,42 @@ impl Metrics {
     /// A reload has ended so many links, whose peers are not allowed any more.
     pub fn links_cut(&self, count: u64) {
         self.links_cut.inc_by(count);
+    }
+
+    /// A handshake has ended so: one of [`HANDSHAKE_OUTCOMES`].
+    pub fn handshake(&self, outcome: &'static str) {
+        debug_assert!(HANDSHAKE_OUTCOMES.contains(&outcome), "{outcome} is on no page");
+        self.handshakes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// How many handshakes have ended in which way, in the order of [`HANDSHAKE_OUTCOMES`].
+    #[must_use]
+    pub fn handshakes(&self) -> Vec<(&'static str, u64)> {
+        let count = |outcome| self.handshakes.get_or_create(&[("outcome", outcome)]).get();
+        HANDSHAKE_OUTCOMES.into_iter().map(|outcome| (outcome, count(outcome))).collect()
+    }
+
+    /// Observe mode let something pass that is refused otherwise, for this reason and at this stage.
+    pub fn would_refuse(&self, reason: &'static str, stage: &'static str) {
+        let mut overlooked = self.overlooked.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = overlooked.entry((reason, stage)).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// What observe mode has let pass, by reason and stage.
+    #[must_use]
+    pub fn would_have_refused(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        self.overlooked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A source was banned.
+    pub fn banned(&self) {
+        self.bans.inc();
+    }
+
+    /// A claim was held back, or turned away, since its address and name had shown too many wrong proofs.
+    pub fn slowed(&self) {
+        self.slowed.inc();
     }
 
     /// A link has ended and carried this in all.
@@ -217,6 +279,16 @@ impl Metrics {
             "Links that a reload ended since they are not allowed any more",
             self.links_cut.clone(),
         );
+        let help = "Handshakes of links that have ended, by how; up: the link came up";
+        into.register("handshakes", help, self.handshakes.clone());
+        let overlooked = Family::<[Label; 2], Counter>::default();
+        for ((reason, stage), count) in self.would_have_refused() {
+            overlooked.get_or_create(&[("reason", reason), ("stage", stage)]).inc_by(count);
+        }
+        into.register("would_refuse", "What observe mode let pass and enforce refuses", overlooked);
+        into.register("banned", "Bans that were imposed", self.bans.clone());
+        let help = "Claims that were held back or turned away after too many wrong proofs";
+        into.register("slowed", help, self.slowed.clone());
     }
 }
 
@@ -267,6 +339,10 @@ impl Observed {
         into.register("ready", "Whether the guard does its work", ready);
         let draining = gauge(u64::from(self.intake == Intake::Draining));
         into.register("draining", "Whether nothing new of peers is taken", draining);
+        let modes = [Mode::Enforce, Mode::Observe];
+        let modes = modes.map(|mode| (mode.label(), u64::from(mode == self.mode)));
+        into.register("mode", "Which mode is in force", labelled("mode", &modes));
+        into.register("bans", "Bans that are in force", gauge(self.bans));
         into.register("ports_open", "Ports that are open", labelled("role", &self.ports_open));
         into.register("table_entries", "Entries of a table in memory", labelled("table", &self.tables));
         into.register(
@@ -283,6 +359,7 @@ impl Observed {
 
     fn register_links(&self, into: &mut Registry) {
         into.register("open_connections", "Connections that are open", gauge(self.connections));
+        into.register("half_open", "Handshakes that are not done", gauge(self.half_open));
         into.register("links", "Distribution links that are up", gauge(self.links));
         self.traffic.register(into);
         let (links, idle) = (Family::<_, Gauge>::default(), Family::<_, Gauge<f64, AtomicU64>>::default());
@@ -386,6 +463,9 @@ mod tests {
             last_reload: Some(LastReload { at: 1_700_000_000, outcome: ReloadOutcome::Refused }),
             readiness: Readiness::Ready,
             intake: Intake::Draining,
+            mode: Mode::Observe,
+            half_open: 8,
+            bans: 2,
             connections: 9,
             links: 3,
             traffic,
@@ -415,6 +495,11 @@ mod tests {
         metrics.refusal("not_allowed", "admit");
         metrics.reload(ReloadOutcome::Refused);
         metrics.links_cut(5);
+        metrics.handshake("up");
+        metrics.would_refuse("name_not_allowed", "authorize");
+        metrics.would_refuse("name_not_allowed", "authorize");
+        metrics.banned();
+        metrics.slowed();
         metrics.link_ended(carried(100));
         let traffic = metrics.traffic([carried(10), carried(1)]);
         (metrics, observed(traffic))
@@ -471,6 +556,20 @@ mod tests {
             (r#"reloads_total{result="ok"}"#, 0.0),
             (r#"reloads_total{result="refused"}"#, 1.0),
             ("links_cut_total", 5.0),
+            (r#"handshakes_total{outcome="up"}"#, 1.0),
+            (r#"handshakes_total{outcome="wrong_cookie"}"#, 0.0),
+            (r#"handshakes_total{outcome="refused_by_node"}"#, 0.0),
+            (r#"handshakes_total{outcome="refused"}"#, 0.0),
+            (r#"handshakes_total{outcome="abandoned"}"#, 0.0),
+            (r#"handshakes_total{outcome="timed_out"}"#, 0.0),
+            (r#"handshakes_total{outcome="malformed"}"#, 0.0),
+            (r#"would_refuse_total{reason="name_not_allowed",stage="authorize"}"#, 2.0),
+            ("banned_total", 1.0),
+            ("slowed_total", 1.0),
+            (r#"mode{mode="enforce"}"#, 0.0),
+            (r#"mode{mode="observe"}"#, 1.0),
+            ("half_open", 8.0),
+            ("bans", 2.0),
             (r#"build_info{version="1.2.3"}"#, 1.0),
             ("config_generation", 4.0),
             ("last_reload_timestamp_seconds", 1_700_000_000.0),

@@ -11,7 +11,10 @@ mod reminders;
 mod syslog;
 
 pub use logs::{DroppedLines, LevelHandle, LogGuard, Sink, init, log_panics};
-pub use metrics::{LastReload, Metrics, Observed, PeerObserved, Readiness, ReloadOutcome, Totals, Traffic};
+pub use metrics::{
+    HANDSHAKE_OUTCOMES, LastReload, Metrics, Observed, PeerObserved, Readiness, ReloadOutcome, Totals,
+    Traffic,
+};
 pub use process::{Process, process};
 pub use refusals::{Again, RefusalLog};
 pub use reminders::Reminders;

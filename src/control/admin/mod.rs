@@ -8,6 +8,7 @@
 mod claim;
 mod door;
 mod exchange;
+mod question;
 mod reply;
 mod routes;
 mod socket;
@@ -18,14 +19,19 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::documents::{LinkDocument, Readiness, ReloadReport, Status};
+use super::documents::{
+    BanDocument, LearnDocument, LinkDocument, ModeDocument, Readiness, ReloadReport, Status,
+};
 use crate::policy::Intake;
 
+pub use super::explain::Visibility;
+pub use super::modes::{ModeFault, ModeOrder, Orderer};
 pub use super::reload::{Act, Consent, Request as ReloadRequest};
 pub use claim::{Claim, ClaimError, claim};
 
@@ -51,6 +57,28 @@ pub trait Operations: Send + Sync + 'static {
     fn reload(&self, how: ReloadRequest) -> impl Future<Output = ReloadReport> + Send;
     /// Takes new connections of peers from now on, or takes none.
     fn drain(&self, intake: Intake);
+    /// Whether the rules of who speaks are enforced.
+    fn mode(&self) -> ModeDocument;
+    /// Puts another mode in force for a while, or the configured one again.
+    ///
+    /// # Errors
+    /// Why not; nothing has changed.
+    fn set_mode(&self, order: ModeOrder, by: Orderer) -> Result<ModeDocument, ModeFault>;
+    /// The bans in force.
+    fn bans(&self) -> Vec<BanDocument>;
+    /// Lifts bans, and says how many.
+    fn unban(&self, whom: Pardon, by: Orderer) -> u64;
+    /// The smallest rules that fit what was seen.
+    fn learn(&self) -> LearnDocument;
+}
+
+/// Whose bans are lifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pardon {
+    /// Those of this address or network, and that of the /64 that it is in.
+    Net(IpNet),
+    /// All.
+    All,
 }
 
 /// A connection that somebody asks about.
@@ -60,6 +88,8 @@ pub struct ExplainQuery {
     pub from: String,
     /// The node name that it would claim.
     pub as_node: Option<String>,
+    /// Whether it would be a hidden node.
+    pub visibility: Visibility,
     /// The node or the port that it would go to.
     pub to: String,
 }

@@ -14,11 +14,13 @@ use hyper::{Method, Request, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::exchange::Visitor;
+use super::question::Question;
 use super::reply::{self, Refused, Reply, json, refuse};
-use super::{Act, Consent, ExplainQuery, Operations, ReloadRequest, Shared};
+use super::{Act, Consent, Operations, Orderer, ReloadRequest, Shared};
 use crate::config;
 use crate::control::documents::{
-    Drained, GuardState, LinksDocument, Readiness, Refusal, ReloadReport, ReloadResult, Status,
+    BansDocument, Drained, GuardState, LinksDocument, Readiness, Refusal, ReloadReport, ReloadResult, Status,
+    Unbanned,
 };
 use crate::policy::Intake;
 
@@ -31,61 +33,73 @@ const TURN_WITHIN: Duration = Duration::from_secs(5);
 /// A body where none is needed.
 const SMALL_BODY: u64 = 64 << 10;
 
+/// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
+    /// It asks.
+    Ask(Ask),
+    /// It changes something, or has the guard work on what it is given.
+    Order(Order),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ask {
     Healthz,
     Readyz,
     Status,
     Links,
     Metrics,
     Explain,
+    Mode,
+    Bans,
+    Learn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
     Reload,
     Check,
     Drain,
+    Mode,
+    Unban,
 }
 
 const ROUTES: &[(&str, Route)] = &[
-    ("/healthz", Route::Healthz),
-    ("/readyz", Route::Readyz),
-    ("/status", Route::Status),
-    ("/links", Route::Links),
-    ("/metrics", Route::Metrics),
-    ("/explain", Route::Explain),
-    ("/reload", Route::Reload),
-    ("/check", Route::Check),
-    ("/drain", Route::Drain),
+    ("/healthz", Route::Ask(Ask::Healthz)),
+    ("/readyz", Route::Ask(Ask::Readyz)),
+    ("/status", Route::Ask(Ask::Status)),
+    ("/links", Route::Ask(Ask::Links)),
+    ("/metrics", Route::Ask(Ask::Metrics)),
+    ("/explain", Route::Ask(Ask::Explain)),
+    ("/mode", Route::Ask(Ask::Mode)),
+    ("/bans", Route::Ask(Ask::Bans)),
+    ("/learn", Route::Ask(Ask::Learn)),
+    ("/reload", Route::Order(Order::Reload)),
+    ("/check", Route::Order(Order::Check)),
+    ("/drain", Route::Order(Order::Drain)),
+    ("/mode", Route::Order(Order::Mode)),
+    ("/unban", Route::Order(Order::Unban)),
 ];
 
-/// What a request does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    /// It asks.
-    Read,
-    /// It changes something, or has the guard work on what it is given.
-    Write,
-}
-
 impl Route {
-    fn verb(self) -> Verb {
-        match self {
-            Self::Healthz | Self::Readyz | Self::Status | Self::Links | Self::Metrics | Self::Explain => {
-                Verb::Read
-            }
-            Self::Reload | Self::Check | Self::Drain => Verb::Write,
-        }
-    }
-
     /// Whether anybody may ask for it: what a probe and Prometheus need.
     fn is_for_anybody(self) -> bool {
         match self {
-            Self::Healthz | Self::Readyz | Self::Status | Self::Metrics => true,
-            Self::Links | Self::Explain | Self::Reload | Self::Check | Self::Drain => false,
+            Self::Ask(Ask::Healthz | Ask::Readyz | Ask::Status | Ask::Metrics) => true,
+            Self::Ask(Ask::Links | Ask::Explain | Ask::Mode | Ask::Bans | Ask::Learn) | Self::Order(_) => {
+                false
+            }
+        }
+    }
+
+    /// Whether this is the method that it is asked for with.
+    fn fits(self, method: &Method) -> bool {
+        match self {
+            Self::Ask(_) => method == Method::GET || method == Method::HEAD,
+            Self::Order(_) => method == Method::POST,
         }
     }
 }
-
-/// The pairs behind the `?`.
-struct Question(Vec<(String, String)>);
 
 /// Answers a request and has it logged.
 pub(super) async fn answer<O: Operations>(
@@ -121,7 +135,7 @@ fn tell(parts: &Parts, visitor: Visitor, route: Option<Route>, status: StatusCod
     let path = parts.uri.path().escape_default().to_string();
     let query = parts.uri.query().map(|query| query.escape_default().to_string());
     let (uid, pid) = (visitor.uid(), visitor.pid());
-    if route.map(Route::verb) == Some(Verb::Write) {
+    if let Some(Route::Order(_)) = route {
         tracing::info!(verb, path, query, status, uid, pid, "admin_request");
     } else {
         let peer = visitor.peer().map(tracing::field::display);
@@ -147,7 +161,7 @@ fn check_visitor(parts: &Parts, visitor: Visitor) -> Result<(), Refused> {
         return Err(refuse(StatusCode::FORBIDDEN, error));
     }
     let reads = parts.method == Method::GET || parts.method == Method::HEAD;
-    if reads && find_path(parts.uri.path()).is_some_and(Route::is_for_anybody) {
+    if reads && find_path(parts.uri.path()).any(Route::is_for_anybody) {
         return Ok(());
     }
     let open: Vec<&str> =
@@ -165,24 +179,31 @@ fn is_no_name(authority: &Authority) -> bool {
     host.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok()
 }
 
-fn find_path(path: &str) -> Option<Route> {
-    ROUTES.iter().find(|(known, _)| *known == path).map(|(_, route)| *route)
+/// What a path can be asked for; one may be both asked and told.
+fn find_path(path: &str) -> impl Iterator<Item = Route> {
+    ROUTES.iter().filter(move |(known, _)| *known == path).map(|(_, route)| *route)
 }
 
 fn find(parts: &Parts) -> Result<Route, Refused> {
-    let Some(route) = find_path(parts.uri.path()) else {
-        let paths = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let known: Vec<Route> = find_path(parts.uri.path()).collect();
+    if known.is_empty() {
+        let mut paths: Vec<String> = ROUTES.iter().map(|(path, _)| (*path).to_owned()).collect();
+        paths.sort_unstable();
+        paths.dedup();
         let error = "there is no such path; paths lists those there are".to_owned();
         let refusal = Refusal { error, paths };
         return Err(Refused { status: StatusCode::NOT_FOUND, allowed: None, refusal });
-    };
-    let (fits, allowed) = match route.verb() {
-        Verb::Read => (parts.method == Method::GET || parts.method == Method::HEAD, "GET, HEAD"),
-        Verb::Write => (parts.method == Method::POST, "POST"),
-    };
-    if fits {
-        return Ok(route);
     }
+    if let Some(route) = known.iter().find(|route| route.fits(&parts.method)) {
+        return Ok(*route);
+    }
+    let is_asked = known.iter().any(|route| matches!(route, Route::Ask(_)));
+    let is_ordered = known.iter().any(|route| matches!(route, Route::Order(_)));
+    let allowed = match (is_asked, is_ordered) {
+        (true, true) => "GET, HEAD, POST",
+        (true, false) => "GET, HEAD",
+        (false, _) => "POST",
+    };
     let error = format!("{} is asked for with {allowed}", parts.uri.path());
     Err(Refused { allowed: Some(allowed), ..refuse(StatusCode::METHOD_NOT_ALLOWED, error) })
 }
@@ -195,17 +216,28 @@ async fn perform<O: Operations>(
 ) -> Result<Reply, Refused> {
     let question = Question::of(parts);
     match route {
-        Route::Healthz => Ok(reply::text(StatusCode::OK, "ok\n")),
-        Route::Readyz => shared.ask(visitor, |guard| readiness(&guard.readiness())).await,
-        Route::Status => {
-            shared.ask(visitor, move |guard| json(StatusCode::OK, &status(guard, visitor))).await
-        }
-        Route::Links => {
+        Route::Ask(ask) => tell_of(ask, &question, visitor, shared).await,
+        Route::Order(order) => obey(order, (&question, body), visitor, shared).await,
+    }
+}
+
+/// Answers what changes nothing.
+async fn tell_of<O: Operations>(
+    ask: Ask,
+    question: &Question,
+    visitor: Visitor,
+    shared: &Shared<O>,
+) -> Result<Reply, Refused> {
+    match ask {
+        Ask::Healthz => Ok(reply::text(StatusCode::OK, "ok\n")),
+        Ask::Readyz => shared.ask(visitor, |guard| readiness(&guard.readiness())).await,
+        Ask::Status => shared.ask(visitor, move |guard| json(StatusCode::OK, &status(guard, visitor))).await,
+        Ask::Links => {
             let links = |guard: &O| json(StatusCode::OK, &LinksDocument { links: guard.links() });
             shared.ask(visitor, links).await
         }
-        Route::Metrics => shared.ask(visitor, |guard| reply::metrics(guard.metrics())).await,
-        Route::Explain => {
+        Ask::Metrics => shared.ask(visitor, |guard| reply::metrics(guard.metrics())).await,
+        Ask::Explain => {
             let query = question.explained()?;
             let explain = |guard: &O| match guard.explain(query) {
                 Ok(explanation) => json(StatusCode::OK, &explanation),
@@ -213,21 +245,32 @@ async fn perform<O: Operations>(
             };
             shared.ask(visitor, explain).await
         }
-        Route::Reload => {
-            question.knows_only(&["yes"])?;
-            let consent = if question.is_on("yes")? { Consent::Yes } else { Consent::Ask };
-            let order = shared.order()?;
-            read_body(body, SMALL_BODY).await?;
-            shared.reload(ReloadRequest { text: None, consent, act: Act::Reload }, order).await
+        Ask::Mode => shared.ask(visitor, |guard| json(StatusCode::OK, &guard.mode())).await,
+        Ask::Bans => {
+            let bans = |guard: &O| json(StatusCode::OK, &BansDocument { bans: guard.bans() });
+            shared.ask(visitor, bans).await
         }
-        Route::Check => {
+        Ask::Learn => shared.ask(visitor, |guard| json(StatusCode::OK, &guard.learn())).await,
+    }
+}
+
+/// Does what changes something. What is mistyped is told before the body is read.
+async fn obey<O: Operations>(
+    order: Order,
+    (question, body): (&Question, Incoming),
+    visitor: Visitor,
+    shared: &Shared<O>,
+) -> Result<Reply, Refused> {
+    let by = Orderer { uid: visitor.uid(), pid: visitor.pid() };
+    match order {
+        Order::Check => {
             question.knows_only(&[])?;
             let order = shared.order()?;
             let (text, large) = read_configuration(body, shared).await?;
             let how = ReloadRequest { text: Some(text), consent: Consent::Ask, act: Act::Check };
             shared.reload(how, (order, large)).await
         }
-        Route::Drain => {
+        Order::Drain => {
             question.knows_only(&["off"])?;
             let (intake, state) = if question.is_on("off")? {
                 (Intake::Open, GuardState::Open)
@@ -241,7 +284,41 @@ async fn perform<O: Operations>(
             };
             shared.ask(visitor, drain).await
         }
+        Order::Mode => {
+            check_owner(by)?;
+            let order = question.mode()?;
+            read_body(body, SMALL_BODY).await?;
+            let set = move |guard: &O| match guard.set_mode(order, by) {
+                Ok(mode) => json(StatusCode::OK, &mode),
+                Err(fault) => refuse(StatusCode::BAD_REQUEST, fault.to_string()).into(),
+            };
+            shared.ask(visitor, set).await
+        }
+        Order::Unban => {
+            let whom = question.pardon()?;
+            read_body(body, SMALL_BODY).await?;
+            let unban = move |guard: &O| json(StatusCode::OK, &Unbanned { lifted: guard.unban(whom, by) });
+            shared.ask(visitor, unban).await
+        }
+        Order::Reload => {
+            question.knows_only(&["yes"])?;
+            let consent = if question.is_on("yes")? { Consent::Yes } else { Consent::Ask };
+            let order = shared.order()?;
+            read_body(body, SMALL_BODY).await?;
+            shared.reload(ReloadRequest { text: None, consent, act: Act::Reload }, order).await
+        }
     }
+}
+
+/// The mode takes the guard's own rules away, which a member of the group that may look at it may not.
+fn check_owner(by: Orderer) -> Result<(), Refused> {
+    let own = nix::unistd::geteuid().as_raw();
+    if by.uid.is_some_and(|uid| uid == 0 || uid == own) {
+        return Ok(());
+    }
+    let error = "only root and the user that the guard runs as may change the mode; the group of [admin] group \
+                 may ask for it";
+    Err(refuse(StatusCode::FORBIDDEN, error))
 }
 
 impl<O: Operations> Shared<O> {
@@ -335,52 +412,6 @@ fn readiness(readiness: &Readiness) -> Reply {
     };
     lines.extend(readiness.warnings.iter().map(|warning| format!("warning: {warning}\n")));
     reply::text(status, lines.concat())
-}
-
-impl Question {
-    fn of(parts: &Parts) -> Self {
-        let query = parts.uri.query().unwrap_or_default();
-        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
-    }
-
-    /// What is mistyped must not be passed over where something is changed.
-    fn knows_only(&self, known: &[&str]) -> Result<(), Refused> {
-        let (mut seen, Self(pairs)) = (Vec::new(), self);
-        for (key, _) in pairs {
-            if !known.contains(&key.as_str()) || seen.contains(&key) {
-                let error = format!("{key:?} means nothing here, or stands twice; known: {known:?}");
-                return Err(refuse(StatusCode::BAD_REQUEST, error));
-            }
-            seen.push(key);
-        }
-        Ok(())
-    }
-
-    fn value(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
-    }
-
-    fn is_on(&self, key: &str) -> Result<bool, Refused> {
-        match self.value(key) {
-            Some("1" | "true") => Ok(true),
-            None | Some("0" | "false") => Ok(false),
-            Some(other) => {
-                let error = format!("{key} is {other:?} and can be 1 or 0");
-                Err(refuse(StatusCode::BAD_REQUEST, error))
-            }
-        }
-    }
-
-    fn explained(&self) -> Result<ExplainQuery, Refused> {
-        self.knows_only(&["from", "as", "to"])?;
-        let given = |key| self.value(key).filter(|value| !value.is_empty()).map(str::to_owned);
-        let (Some(from), Some(to)) = (given("from"), given("to")) else {
-            let error = "say who connects and to what: /explain?from=ADDRESS&to=PORT-or-NODE, and as=NODE \
-                         for the name that it claims";
-            return Err(refuse(StatusCode::BAD_REQUEST, error));
-        };
-        Ok(ExplainQuery { from, as_node: given("as"), to })
-    }
 }
 
 /// A configuration, of which only one is in memory at a time, and the right to have it there.

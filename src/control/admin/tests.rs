@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::control::documents::{
-    Applies, ChangeDocument, GuardState, LastReload, LastResult, LinkStanding, ListenerAudience,
-    ListenerDocument, ListenerState, PeerDocument, ReloadResult,
+    Applies, ChangeDocument, GuardMode, GuardState, LastReload, LastResult, LinkStanding, ListenerAudience,
+    ListenerDocument, ListenerState, PeerDocument, ReloadResult, SpeakersDocument,
 };
+use crate::policy::Mode;
 
 /// The status of a guard that is well.
 pub(crate) fn a_status() -> Status {
@@ -52,6 +53,19 @@ pub(crate) fn a_status() -> Status {
             detail: None,
         }),
         state: GuardState::Open,
+        mode: Some(ModeDocument {
+            mode: GuardMode::Observe,
+            configured: GuardMode::Enforce,
+            until: Some("2026-11-22T10:00:00Z".into()),
+            remaining_seconds: Some(900.0),
+        }),
+        speakers: Some(SpeakersDocument {
+            handshakes: [("up".into(), 12), ("wrong_cookie".into(), 3), ("malformed".into(), 0)].into(),
+            half_open: 1,
+            half_open_most: 512,
+            bans: 2,
+            would_refuse: [("name_not_allowed".into(), 4)].into(),
+        }),
         ready: true,
         not_ready: Vec::new(),
         warnings: Vec::new(),
@@ -76,6 +90,10 @@ pub(crate) fn a_link(id: u64) -> LinkDocument {
         listener: "192.0.2.1:9100".parse().unwrap(),
         node: Some("ejabberd".into()),
         inside: 9100,
+        peer_node: Some("b@h2.test".into()),
+        answered_by: Some("ejabberd@h1.test".into()),
+        hidden: Some(true),
+        handshake: Some(6),
         rule: Some("allow 192.0.2.0/24 (line 3)".into()),
         since: "2026-11-20T08:00:00Z".into(),
         age_seconds: 7500.0,
@@ -84,6 +102,18 @@ pub(crate) fn a_link(id: u64) -> LinkDocument {
         idle_seconds: 3.2,
         blocked_seconds: 0.0,
         why: None,
+    }
+}
+
+/// A ban of an address.
+pub(crate) fn a_ban() -> BanDocument {
+    BanDocument {
+        network: "203.0.113.9".into(),
+        since: "2026-11-23T08:00:00Z".into(),
+        until: "2026-11-23T08:04:00Z".into(),
+        remaining_seconds: 185.0,
+        times: 2,
+        why: "wrong_cookie".into(),
     }
 }
 
@@ -112,6 +142,8 @@ pub(crate) struct Fake {
     pub(crate) reloads: Mutex<Vec<ReloadRequest>>,
     pub(crate) done: AtomicUsize,
     pub(crate) drains: Mutex<Vec<Intake>>,
+    pub(crate) modes: Mutex<Vec<ModeOrder>>,
+    pub(crate) pardons: Mutex<Vec<Pardon>>,
     pub(crate) explained: AtomicUsize,
     /// Who asks from `slow` is answered when this is unlocked.
     gate: Mutex<()>,
@@ -128,6 +160,8 @@ impl Default for Fake {
             reloads: Mutex::default(),
             done: AtomicUsize::new(0),
             drains: Mutex::default(),
+            modes: Mutex::default(),
+            pardons: Mutex::default(),
             explained: AtomicUsize::new(0),
             gate: Mutex::default(),
             waiting: AtomicUsize::new(0),
@@ -177,6 +211,38 @@ impl Operations for Fake {
 
     fn drain(&self, intake: Intake) {
         self.drains.lock().unwrap().push(intake);
+    }
+
+    fn mode(&self) -> ModeDocument {
+        a_status().mode.unwrap()
+    }
+
+    fn set_mode(&self, order: ModeOrder, _by: Orderer) -> Result<ModeDocument, ModeFault> {
+        self.modes.lock().unwrap().push(order);
+        if order.mode == Mode::Observe && order.lasts.is_none() {
+            return Err(ModeFault::ForEver(order.mode));
+        }
+        Ok(self.mode())
+    }
+
+    fn bans(&self) -> Vec<BanDocument> {
+        vec![a_ban()]
+    }
+
+    fn unban(&self, whom: Pardon, _by: Orderer) -> u64 {
+        self.pardons.lock().unwrap().push(whom);
+        u64::from(whom == Pardon::All || whom == Pardon::Net("203.0.113.9/32".parse().unwrap()))
+    }
+
+    fn learn(&self) -> LearnDocument {
+        LearnDocument {
+            since: None,
+            handshakes: 0,
+            forgotten: 0,
+            mode: GuardMode::Enforce,
+            rules: "# nothing\n".into(),
+            seen: Vec::new(),
+        }
     }
 }
 
@@ -266,6 +332,9 @@ async fn each_question_gets_its_answer() {
         ("/readyz", "text/plain; charset=utf-8", "ready\nwarning: mind the gap\n"),
         ("/status", "application/json", "\"pid\": 4711"),
         ("/links", "application/json", "\"peer\": \"192.0.2.2:40000\""),
+        ("/mode", "application/json", "\"mode\": \"observe\""),
+        ("/bans", "application/json", "\"network\": \"203.0.113.9\""),
+        ("/learn", "application/json", "\"rules\": \"# nothing\\n\""),
         ("/metrics", "application/openmetrics-text; version=1.0.0; charset=utf-8", "\r\n\r\n# EOF\n"),
         ("/explain?from=192.0.2.7&as=a%40b&to=9100", "application/json", "\"as\": \"a@b\""),
     ];
@@ -324,9 +393,17 @@ async fn a_wrong_question_is_told_what_is_wrong() {
         assert_status(&answer, 400);
         assert!(answer.contains(why), "{answer}");
     }
-    for path in ["/reload?yes=maybe", "/reload?yess=1", "/reload?yes=0&yes=1", "/drain?of=1"] {
+    let mistyped = ["/reload?yes=maybe", "/reload?yess=1", "/reload?yes=0&yes=1", "/drain?of=1"];
+    let of_mode = ["/mode", "/mode?to=off", "/mode?to=observe&for=soon", "/mode?to=observe&form=15m"];
+    let of_bans = ["/unban", "/unban?net=h2", "/unban?net=192.0.2.7/24", "/unban?net=192.0.2.7&all=1"];
+    for path in mistyped.into_iter().chain(of_mode).chain(of_bans) {
         assert_status(&guard.post(path, "").await, 400);
     }
+    let both = guard.raw("PUT /mode HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert_status(&both, 405);
+    assert!(both.contains("allow: GET, HEAD, POST\r\n"), "{both}");
+    assert_eq!(unknown.matches("\"/mode\"").count(), 1, "{unknown}");
+    assert!(guard.fake.modes.lock().unwrap().is_empty() && guard.fake.pardons.lock().unwrap().is_empty());
     assert_status(&guard.raw("POST /check HTTP/1.1\r\nhost: x\r\n\r\n").await, 200);
     assert_eq!(guard.fake.drains.lock().unwrap().len(), 0);
 }
@@ -346,6 +423,22 @@ async fn orders_reach_the_guard_as_they_are_given() {
         order(Some("[cluster]\n"), Consent::Ask, Act::Check),
     ];
     assert_eq!(*guard.fake.reloads.lock().unwrap(), expected);
+
+    assert_status(&guard.post("/mode?to=observe&for=15m", "").await, 200);
+    assert_status(&guard.post("/mode?to=enforce", "").await, 200);
+    let lasts = Some(Duration::from_mins(15));
+    let observe = ModeOrder { mode: Mode::Observe, lasts };
+    let enforce = ModeOrder { mode: Mode::Enforce, lasts: None };
+    assert_eq!(*guard.fake.modes.lock().unwrap(), [observe, enforce]);
+    let for_ever = guard.post("/mode?to=observe", "").await;
+    assert_status(&for_ever, 400);
+    assert!(for_ever.contains("belongs into the configuration"), "{for_ever}");
+    assert!(guard.post("/unban?net=203.0.113.9", "").await.contains("\"lifted\": 1"));
+    assert!(guard.post("/unban?net=2001:db8::/32", "").await.contains("\"lifted\": 0"));
+    assert!(guard.post("/unban?all=1", "").await.contains("\"lifted\": 1"));
+    let net = |text: &str| Pardon::Net(text.parse().unwrap());
+    let pardons = [net("203.0.113.9/32"), net("2001:db8::/32"), Pardon::All];
+    assert_eq!(*guard.fake.pardons.lock().unwrap(), pardons);
 
     let draining = guard.post("/drain", "").await;
     assert!(draining.contains("\"state\": \"draining\""), "{draining}");

@@ -165,14 +165,14 @@ mod tests {
             socket("[::1]:40006", 7, 7),
         ];
         let backends = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
-        let behind = behind(&listening, &backends, |_| false);
+        let behind = behind(&listening, |_| &backends[..], |_| false);
         let shown = |judged: &[Sighting]| judged.iter().map(|seen| seen.name.to_string()).collect::<Vec<_>>();
         let judged = leases.judge((&listening, &behind), &Reminders::default());
         assert_eq!(shown(&judged.own), ["own", "root"]);
         assert_eq!(shown(&judged.foreign), ["other", "nobody", "half"]);
         // Somebody else comes to listen at the number of a name that was well.
         let joined = [&listening[..], &[socket("[::1]:40001", 8, 8)]].concat();
-        let behind = super::super::nodes::behind(&joined, &backends, |_| false);
+        let behind = super::super::nodes::behind(&joined, |_| &backends[..], |_| false);
         let judged = leases.judge((&joined, &behind), &Reminders::default());
         assert_eq!(shown(&judged.own), ["root"]);
     }

@@ -6,6 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -34,14 +35,15 @@ pub(super) struct Behind {
 }
 
 /// What listens behind us. `ours` tells the guard's own sockets.
-pub(super) fn behind(
+/// `backends` are where a port is dialled.
+pub(super) fn behind<'c>(
     listening: &[Listening],
-    backends: &[IpAddr],
+    backends: impl Fn(u16) -> &'c [IpAddr],
     ours: impl Fn(&SocketAddr) -> bool,
 ) -> Behind {
     let mut behind = Behind::default();
     let (reached, others): (Vec<&Listening>, Vec<&Listening>) =
-        listening.iter().partition(|socket| backends.iter().any(|ip| socket.covers(*ip)));
+        listening.iter().partition(|socket| backends(socket.addr.port()).iter().any(|ip| socket.covers(*ip)));
     for socket in reached {
         behind.reached.entry(socket.addr.port()).or_default().insert(socket.inode);
     }
@@ -84,6 +86,8 @@ struct Node {
     /// In the order in which they were learned: whoever registers another name at a node's port does not
     /// rename the node.
     names: Vec<NodeName>,
+    /// There were more than are kept.
+    is_crowded: bool,
     sockets: HashSet<u64>,
     missed_since: Option<Instant>,
 }
@@ -97,6 +101,8 @@ pub(super) struct Offered {
     pub(super) outside: Option<u16>,
     /// The node's name, where it is known.
     pub(super) node: Option<NodeName>,
+    /// All its names, this one first; see [`Service::nodes`](crate::session::Service::nodes).
+    pub(super) nodes: Arc<[NodeName]>,
 }
 
 impl Nodes {
@@ -106,10 +112,6 @@ impl Nodes {
         let Some(sockets) = behind.at(seen.port) else { return };
         let name = seen.name.clone();
         let is_offered = |name: &NodeName| rules.names.judge(name.as_bytes()).is_offered();
-        let is_full = |node: &Node| node.names.len() >= NAMES_EACH && node.names.iter().all(is_offered);
-        if self.by_port.get(&seen.port).is_some_and(is_full) {
-            return;
-        }
         // A name is at one port: it has moved from where nothing listens now.
         self.by_port.retain(|port, node| {
             if *port != seen.port && node.missed_since.is_some() {
@@ -119,6 +121,7 @@ impl Nodes {
         });
         let node = self.by_port.entry(seen.port).or_insert_with(|| Node {
             names: Vec::new(),
+            is_crowded: false,
             sockets: sockets.clone(),
             missed_since: None,
         });
@@ -126,6 +129,7 @@ impl Nodes {
             return;
         }
         if node.names.len() >= NAMES_EACH {
+            node.is_crowded = true;
             let Some(place) = node.names.iter().position(|known| !is_offered(known)) else { return };
             node.names.remove(place);
         }
@@ -163,8 +167,30 @@ impl Nodes {
     }
 
     /// The name of the node at this port of its own, where epmd told it.
-    pub(super) fn name_at(&self, port: u16) -> Option<NodeName> {
+    fn name_at(&self, port: u16) -> Option<NodeName> {
         self.by_port.get(&port).and_then(|node| node.names.first().cloned())
+    }
+
+    /// All its names. Where there are more than are kept, none of them is told: who may reach some names only
+    /// must not come to a node by a name that was dropped.
+    pub(super) fn names_at(&self, port: u16) -> Arc<[NodeName]> {
+        match self.by_port.get(&port) {
+            Some(node) if !node.is_crowded => node.names.as_slice().into(),
+            Some(_) | None => Arc::default(),
+        }
+    }
+
+    /// What leads to a node's port, by this name if it is known.
+    fn offer(&self, inside: u16, outside: Option<u16>, node: Option<NodeName>) -> Offered {
+        let mut nodes = self.names_at(inside);
+        if let Some(shown) = &node
+            && nodes.first() != Some(shown)
+            && nodes.contains(shown)
+        {
+            let others = nodes.iter().filter(|name| *name != shown);
+            nodes = std::iter::once(shown).chain(others).cloned().collect();
+        }
+        Offered { inside, outside, node, nodes }
     }
 
     /// The nodes whose names no rule leaves out, whatever their ports.
@@ -178,15 +204,16 @@ impl Nodes {
         })
     }
 
+    /// Those of `ports` that something listens at, whatever is registered there.
+    pub(super) fn listed(&self, ports: &PortSet, behind: &Behind) -> Vec<Offered> {
+        let listed = behind.reached.keys().filter(|port| ports.contains(**port));
+        listed.map(|port| self.offer(*port, Some(*port), self.name_at(*port))).collect()
+    }
+
     /// The ports to be offered, in the order of their numbers.
     pub(super) fn offered(&mut self, rules: &DistRules, behind: &Behind) -> Vec<Offered> {
         let mut offered: Vec<Offered> = match &rules.ports {
-            PortRule::Listed(ports) => {
-                let listed = behind.reached.keys().filter(|port| ports.contains(**port));
-                listed
-                    .map(|port| Offered { inside: *port, outside: Some(*port), node: self.name_at(*port) })
-                    .collect()
-            }
+            PortRule::Listed(ports) => self.listed(ports, behind),
             PortRule::Registered { range, outside } => {
                 let is_reached = |port: &u16| range.contains(*port) && !behind.elsewhere.contains_key(port);
                 let named = self.that_may_be_named(rules).filter(|(port, _)| is_reached(port));
@@ -194,7 +221,7 @@ impl Nodes {
                 match outside {
                     None => named
                         .into_iter()
-                        .map(|(port, name)| Offered { inside: port, outside: Some(port), node: Some(name) })
+                        .map(|(port, name)| self.offer(port, Some(port), Some(name)))
                         .collect(),
                     Some(outside) => self.remap(named, outside),
                 }
@@ -236,7 +263,8 @@ impl Nodes {
                 self.outside.retain(|other, held| *held != port || *other == name);
                 self.outside.insert(name.clone(), port);
             }
-            offered.push(Offered { inside, outside, node: Some(name) });
+            let offer = self.offer(inside, outside, Some(name));
+            offered.push(offer);
         }
         offered
     }
@@ -435,5 +463,28 @@ mod tests {
         }
         nodes.learn(&seen("rabbit", 40002), &behind, &rules);
         assert_eq!(shown(&nodes.offered(&rules, &behind)), ["ejabberd=40001->40001", "rabbit=40002->40002"]);
+    }
+
+    #[test]
+    fn all_names_of_a_port_are_told_the_offered_one_first_and_none_where_one_was_dropped() {
+        let (mut nodes, rules) = (Nodes::default(), registered("1024-65535", None));
+        let behind = listening(&[(40001, 1)]);
+        let names = |nodes: &mut Nodes| {
+            let offered = nodes.offered(&rules, &behind);
+            let names: Vec<_> = offered[0].nodes.iter().map(ToString::to_string).collect();
+            (offered[0].node.clone().unwrap().to_string(), names.join(" "))
+        };
+        for name in ["rpc-1-x", "web", "db"] {
+            nodes.learn(&seen(name, 40001), &behind, &rules);
+        }
+        assert_eq!(names(&mut nodes), ("web".to_owned(), "web rpc-1-x db".to_owned()));
+        for other in 3..NAMES_EACH {
+            nodes.learn(&seen(&format!("web{other}"), 40001), &behind, &rules);
+        }
+        assert_eq!(nodes.names_at(40001).len(), NAMES_EACH);
+        nodes.learn(&seen("web", 40001), &behind, &rules);
+        assert_eq!(nodes.names_at(40001).len(), NAMES_EACH, "it is known already");
+        nodes.learn(&seen("secret", 40001), &behind, &rules);
+        assert_eq!(names(&mut nodes), ("web".to_owned(), String::new()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::exposed::Exposed;
 use crate::policy::Audience;
@@ -38,6 +39,8 @@ pub struct ListenerView {
     pub inside: u16,
     /// The node behind it, where its name is known.
     pub node: Option<NodeName>,
+    /// All its names; see [`Service::nodes`](crate::session::Service::nodes).
+    pub nodes: Arc<[NodeName]>,
     /// Why it is not open, if it is not.
     pub blocked: Option<Blocked>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use super::nodes::Offered;
 use crate::config::{Config, EpmdBackend, ListenOn};
@@ -22,7 +23,7 @@ pub(super) fn wanted(
     addresses: &Addresses,
     offered: &[Offered],
 ) -> HashMap<SocketAddr, Wanted> {
-    let Config { epmd, dist, .. } = config;
+    let epmd = &config.epmd;
     let mut wanted = HashMap::new();
     let mut want = |addr: SocketAddr, role: Role, service: Service| {
         let audience = service.audience;
@@ -41,17 +42,18 @@ pub(super) fn wanted(
             let addr = SocketAddr::new(ip, *port);
             let Some(audience) = told_apart(audience, &epmd.self_at, ip) else { continue };
             if epmd.backend.addr() != Some(addr) {
-                want(addr, Role::Epmd, Service { audience, inside: epmd_inside, node: None });
+                want(addr, Role::Epmd, Service { audience, inside: epmd_inside, nodes: Arc::default() });
             }
         }
     }
-    for Offered { inside, outside, node } in offered {
+    for Offered { inside, outside, nodes, .. } in offered {
         let Some(outside) = outside else { continue };
-        for (ip, audience) in dist.listen.iter().flat_map(|on| reachable(*on, addresses)) {
-            let Some(audience) = told_apart(audience, &dist.self_at, ip) else { continue };
-            if !dist.backend.contains(&ip) {
-                let service = Service { audience, inside: *inside, node: node.clone() };
-                want(SocketAddr::new(ip, *outside), Role::Dist, service);
+        let way = config.way_to(*inside);
+        for (ip, audience) in way.listen.iter().flat_map(|on| reachable(*on, addresses)) {
+            let Some(audience) = told_apart(audience, &config.dist.self_at, ip) else { continue };
+            if !way.backend.contains(&ip) {
+                let service = Service { audience, inside: *inside, nodes: Arc::clone(nodes) };
+                want(SocketAddr::new(ip, *outside), way.role, service);
             }
         }
     }
@@ -86,7 +88,8 @@ mod tests {
     use crate::proto::epmd::AliveName;
 
     fn offered(inside: u16, outside: u16) -> Offered {
-        Offered { inside, outside: Some(outside), node: Some(AliveName::new(b"a").unwrap().into()) }
+        let node = AliveName::new(b"a").unwrap().into();
+        Offered { inside, outside: Some(outside), node: Some(node), nodes: Arc::default() }
     }
 
     #[test]
