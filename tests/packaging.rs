@@ -146,6 +146,21 @@ fn what_the_guard_needs_is_not_taken_from_it() {
 }
 
 #[test]
+fn the_service_has_a_folder_of_its_own_for_what_outlives_it() {
+    let unit = read(SERVICE);
+    assert_eq!(
+        (value(&unit, "StateDirectory").as_str(), value(&unit, "StateDirectoryMode").as_str()),
+        ("epmd-guard", "0700")
+    );
+    let config = epmd_guard::config::defaults(&epmd_guard::config::Overrides::default()).config;
+    assert!(config.ban.file.unwrap().starts_with("/var/lib/epmd-guard"));
+    // Where the unit shows how a cookie is handed over, the configuration names the place in the same words.
+    let line = unit.lines().find_map(|line| line.strip_prefix("#LoadCredential="));
+    let (name, _) = line.and_then(|line| line.split_once(':')).unwrap();
+    assert!(read("../../config/epmd-guard.toml").contains(&format!("/run/credentials/{SERVICE}/{name}\"")));
+}
+
+#[test]
 fn what_requires_epmds_unit_gets_the_guard_and_is_not_restarted_with_it() {
     let unit = read(STAND_IN);
     assert_eq!(value(&unit, "Wants"), SERVICE);
