@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{EVERYBODY, Guarded, require};
+use crate::common::{EVERYBODY, Guarded, UNPACED, require};
 use crate::support::daemon::{Daemon, Signal};
 use crate::support::ends::Ends;
 use crate::support::erlang::Node;
 use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, USER, admin_socket, configure, field, front, program};
+use crate::support::handshake::{self, Initiator};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
 use crate::support::said::{Said, command, curl, told};
@@ -31,7 +32,7 @@ const STALL: Duration = Duration::from_secs(3);
 
 /// A guarded host that knows its peer `h2` by name, and that peer.
 fn known_peer(lab: &Lab) -> (Guarded, Guarded) {
-    let h1 = Guarded::with(lab, "h1", &format!("{}{PEER}", front(&[])));
+    let h1 = Guarded::with(lab, "h1", &format!("{}{UNPACED}{PEER}", front(&[])));
     (h1, Guarded::new(lab, "h2", EVERYBODY))
 }
 
@@ -439,7 +440,7 @@ fn bytes_of_links_only_ever_grow_also_when_their_link_ends() {
 /// A link through the guard on port 9105 to a node that is a plain socket: what dialled and what answered.
 fn raw_link(from: &Host, h1: &Guarded, behind: &TcpListener) -> (TcpStream, TcpStream) {
     let down = from.connect(SocketAddr::new(h1.host.v4().into(), 9105)).unwrap();
-    let (up, _) = behind.accept().unwrap();
+    let up = handshake::link(&down, behind, &Initiator::named("a@h2.test"), "b@h1.test");
     for stream in [&down, &up] {
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();

@@ -9,6 +9,9 @@ pub(crate) use crate::support::prerequisites::require;
 /// The network of the lab, by both families.
 pub(crate) const EVERYBODY: &[&str] = &["192.0.2.0/24", "2001:db8::/64"];
 
+/// For clients of a test's own that ask as fast as they are answered.
+pub(crate) const UNPACED: &str = "[limits]\nrate_per_address = 1000000\nrate_per_subnet = 1000000\n";
+
 /// A host with an epmd on loopback and a guard in front.
 pub(crate) struct Guarded {
     pub(crate) host: Host,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::common::require;
+use crate::common::{UNPACED, require};
 use crate::support::daemon::Daemon;
 use crate::support::ends::Ends;
 use crate::support::erlang::Node;
@@ -221,7 +221,7 @@ fn hosts() -> (Lab, [Host; 3]) {
 
 /// Without a line for each connection, as in production.
 fn config(allow: &[&str]) -> String {
-    embedded(allow).replace("level = \"debug\"", "level = \"info\"")
+    format!("{}{UNPACED}", embedded(allow)).replace("level = \"debug\"", "level = \"info\"")
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{EVERYBODY, require};
+use crate::common::{EVERYBODY, UNPACED, require};
 use crate::support::erlang::{Epmd, EpmdListen, Node};
 use crate::support::eventually::eventually;
 use crate::support::guard::{SOON, USER, admin_socket, front, program};
@@ -35,7 +35,7 @@ fn a_reader_of_the_log_that_is_stuck_stalls_neither_answers_nor_links_nor_the_en
     // On both hosts: an epmd that a node starts may be slower than the node.
     let _epmds = [&host, &lab.host("h2")].map(|host| Epmd::start(host, EpmdListen::Loopback));
     let config = lab.dir().join("stuck.toml");
-    std::fs::write(&config, front(EVERYBODY)).unwrap();
+    std::fs::write(&config, format!("{}{UNPACED}", front(EVERYBODY))).unwrap();
     let mut command = host.command_as(USER, program(&lab));
     command.arg("run").arg("--config").arg(config).stderr(Stdio::piped());
     // Its standard error is a pipe that nobody reads.

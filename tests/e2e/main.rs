@@ -13,16 +13,27 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the demo and the long runs")]
 mod support;
 
+mod abuse;
 mod admin;
 mod allowlist;
 mod bad_input;
+mod bans;
+mod claims;
 mod cluster;
 mod common;
+mod cookie_files;
+mod cookies;
 mod dropin;
 mod embedded;
 mod epmd;
 mod explain;
+mod fail2ban;
 mod flood;
+mod forwards;
+mod handshake;
+mod handshake_ends;
+mod handshake_real;
+mod learn;
 mod limits;
 mod log;
 mod may_reach;
@@ -36,3 +47,4 @@ mod stop;
 mod strangers;
 mod systemd;
 mod taken;
+mod tools;

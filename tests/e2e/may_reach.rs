@@ -8,6 +8,7 @@ use crate::registration::{LOOPBACK, Mapped};
 use crate::support::erlang::{Epmd, EpmdListen, Node, NodeBuilder};
 use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, admin_socket, configure, embedded, links, registered};
+use crate::support::handshake::{self, Initiator};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
 use crate::support::said::told;
@@ -22,6 +23,11 @@ fn alone(name: &str, host: &Host) -> NodeBuilder {
     Node::named(name, host).arg("-connect_all").arg("false")
 }
 
+/// A node of the host that the test plays.
+fn says(host: &Host) -> Initiator {
+    Initiator::named(&format!("n@{}", host.name()))
+}
+
 fn listen(host: &Host, port: u16) -> TcpListener {
     host.listen(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)).unwrap()
 }
@@ -31,7 +37,7 @@ fn listen(host: &Host, port: u16) -> TcpListener {
 fn is_shut(host: &Host, to: SocketAddr) {
     match host.connect(to) {
         Ok(link) => {
-            drop(send(&link, b"hello"));
+            drop(send(&link, &says(host).first_message()));
             let outcome = read_to_close(&link);
             assert_eq!(outcome.bytes, b"", "something answered");
             assert_ne!(outcome.ended, Ended::TimedOut);
@@ -126,11 +132,9 @@ fn no_byte_of_a_peer_arrives_at_a_node_that_it_may_not_reach() {
         .wait_event("closed", &[("role", "dist"), ("reason", "not_reachable"), ("asked", "port 9101")]);
     assert_eq!(not_reachable(&mapped, "dist"), 1);
     // The first that arrives is who may.
-    let link = mapped.lab.host("h3").connect(mapped.at(9101)).unwrap();
-    send(&link, b"h3").unwrap();
-    let mut said = [0; 2];
-    db.accept().unwrap().0.read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"h3");
+    let h3 = mapped.lab.host("h3");
+    let link = h3.connect(mapped.at(9101)).unwrap();
+    drop(handshake::link(&link, &db, &says(&h3), "db@h1.test"));
 }
 
 #[test]
@@ -142,30 +146,24 @@ fn a_node_whose_name_is_not_known_is_not_there_for_who_may_reach_some_only() {
     let mapped = Mapped::new(HOSTS, &config);
     let node = listen(&mapped.host, 9100);
     mapped.guard.wait_open(9100);
-    let dial = |host: &str| {
-        let link = mapped.lab.host(host).connect(mapped.at(9100)).unwrap();
-        drop(send(&link, host.as_bytes()));
-        link
-    };
-    let arrives = |host: &str| {
-        let _link = dial(host);
-        let mut said = [0; 2];
-        node.accept().unwrap().0.read_exact(&mut said).unwrap();
-        assert_eq!(said, host.as_bytes());
+    let arrives = |host: &str, answering: &str| {
+        let host = mapped.lab.host(host);
+        let link = host.connect(mapped.at(9100)).unwrap();
+        drop(handshake::link(&link, &node, &says(&host), answering));
     };
     is_shut(&mapped.lab.host("h2"), mapped.at(9100));
     mapped
         .guard
         .wait_event("refused", &[("role", "dist"), ("reason", "not_reachable"), ("peer", "192.0.2.2:*")]);
-    arrives("h3");
+    arrives("h3", "web@h1.test");
     // The name makes it known, and another one unknown again.
     let web = mapped.register("web", 9100);
-    arrives("h2");
+    arrives("h2", "web@h1.test");
     drop(web);
     eventually("the name goes", SOON, || mapped.names().is_empty());
     let _other = mapped.register("other", 9100);
     is_shut(&mapped.lab.host("h2"), mapped.at(9100));
-    arrives("h3");
+    arrives("h3", "other@h1.test");
 }
 
 #[test]
@@ -178,8 +176,9 @@ fn a_link_that_came_before_the_name_was_known_stays_when_its_peer_is_bound_to_th
     let mapped = Mapped::new(HOSTS, &config(ALL));
     let node = listen(&mapped.host, 9100);
     mapped.guard.wait_open(9100);
-    let link = mapped.lab.host("h2").connect(mapped.at(9100)).unwrap();
-    let mut carried = node.accept().unwrap().0;
+    let h2 = mapped.lab.host("h2");
+    let link = h2.connect(mapped.at(9100)).unwrap();
+    let mut carried = handshake::link(&link, &node, &says(&h2), "web@h1.test");
     let socket = admin_socket(&mapped.lab, &mapped.host);
     eventually("the link is up", SOON, || links(&socket).len() == 1);
     // The listener learns the name before the registration is answered.
@@ -205,20 +204,15 @@ fn a_port_that_passes_from_one_node_to_another_is_reached_by_who_may_reach_the_o
         return;
     }
     let mapped = Mapped::new(HOSTS, &format!("{}{WEB_ALONE}", embedded(&["192.0.2.3"])));
-    let dial = || {
-        let link = mapped.lab.host("h2").connect(mapped.at(9100)).unwrap();
-        drop(send(&link, b"h2"));
-        link
-    };
+    let h2 = mapped.lab.host("h2");
     let mut node = listen(&mapped.host, 9100);
     for name in ["web", "db", "web", "db"] {
         let registered = mapped.register(name, 9100);
         if name == "web" {
-            let _link = dial();
-            let mut said = [0; 2];
-            node.accept().unwrap().0.read_exact(&mut said).unwrap();
+            let link = h2.connect(mapped.at(9100)).unwrap();
+            drop(handshake::link(&link, &node, &says(&h2), "web@h1.test"));
         } else {
-            is_shut(&mapped.lab.host("h2"), mapped.at(9100));
+            is_shut(&h2, mapped.at(9100));
         }
         drop((registered, node));
         mapped.guard.wait_closed(9100);
@@ -281,4 +275,30 @@ fn an_empty_list_leaves_a_peer_nothing_and_self_everything() {
     assert_eq!(mapped.ask_from("h2", b"zweb"), b"w\x01");
     assert!(ask(&mapped.host.connect(mapped.at(4369)).unwrap(), b"zweb").starts_with(b"w\0"));
     assert!(ask(&mapped.host.connect(LOOPBACK).unwrap(), b"zweb").starts_with(b"w\0"));
+}
+
+#[test]
+fn a_port_of_two_names_is_there_only_for_who_may_reach_both() {
+    if !require() {
+        return;
+    }
+    let mapped = Mapped::new(HOSTS, &format!("{}{WEB_ALONE}", embedded(&["192.0.2.3"])));
+    let node = listen(&mapped.host, 9100);
+    let arrives = |host: &str| {
+        let host = mapped.lab.host(host);
+        let link = host.connect(mapped.at(9100)).unwrap();
+        drop(handshake::link(&link, &node, &says(&host), "web@h1.test"));
+    };
+    // Whichever of them is shown first.
+    for (first, second) in [("web", "db"), ("db", "web")] {
+        let first = mapped.register(first, 9100);
+        let second = mapped.register(second, 9100);
+        is_shut(&mapped.lab.host("h2"), mapped.at(9100));
+        arrives("h3");
+        drop((first, second));
+        eventually("the names go", SOON, || mapped.names().is_empty());
+        mapped.guard.wait_closed(9100);
+    }
+    let _web = mapped.register("web", 9100);
+    arrives("h2");
 }

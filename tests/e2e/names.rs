@@ -12,9 +12,10 @@ use crate::support::ejabberd::Ejabberd;
 use crate::support::erlang::{Node, NodeBuilder};
 use crate::support::eventually::eventually;
 use crate::support::guard::{SOON, admin_get, field, registered, status};
+use crate::support::handshake::{Acceptor, Initiator};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
-use crate::support::wire::{ask, framed, read_to_close, send};
+use crate::support::wire::{Ended, ask, framed, read_to_close, send};
 
 /// Where nodes that must be found at one number are offered.
 const OUTSIDE: &str = "[dist]\noutside = \"9100-9101\"\n";
@@ -704,11 +705,23 @@ fn nothing_of_a_registered_name_is_told_unescaped() {
     let told_of = "a\\u{202e}b";
     h1.guard.wait_event("node_exposed", &[("node", told_of)]);
     drop(listener);
-    let _listener = listen(&h1.host, Ipv4Addr::LOCALHOST, port);
+    let listener = listen(&h1.host, Ipv4Addr::LOCALHOST, port);
     h1.guard.wait_event("port_opened", &[("node", told_of)]);
     h1.guard.wait_open(port);
-    drop(peer.connect(SocketAddr::new(h1.host.v4().into(), port)).unwrap());
-    h1.guard.wait_event("link_opened", &[("node", told_of)]);
+    let dial = || peer.connect(SocketAddr::new(h1.host.v4().into(), port)).unwrap();
+    // No node of that name can answer, since a node's name has no such character.
+    let (down, says, answers) = (dial(), Initiator::named("c@h2.test"), Acceptor::named("a@h1.test"));
+    send(&down, &says.first_message()).unwrap();
+    let up = answers.take(&listener, &says);
+    send(&up, &answers.greeting()).unwrap();
+    assert_eq!(read_to_close(&down).ended, Ended::Reset);
+    h1.guard.wait_event("closed", &[("reason", "wrong_node_answered"), ("claimed", "c@h2.test")]);
+    // Nor can one of such a name ask.
+    let down = dial();
+    let claim = [&b"N\0\0\0\x0d\x07\xdf\x7f\xbd\0\0\0\x01\0\x0d"[..], name.as_bytes(), b"@h2.test"].concat();
+    send(&down, &framed(&claim)).unwrap();
+    assert_eq!(read_to_close(&down).bytes, b"");
+    h1.guard.wait_event("closed", &[("reason", "no_handshake")]);
     assert_eq!(told(&peer, &h1.host, name), Some(port), "on the wire it stays what it is");
     for path in ["/readyz", "/status", "/links", "/metrics"] {
         assert!(admin_get(&lab, &h1.host, path).is_ascii(), "{path}");

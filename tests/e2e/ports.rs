@@ -8,9 +8,10 @@ use crate::common::{EVERYBODY, Guarded, require};
 use crate::support::erlang::{Epmd, EpmdListen, Node};
 use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, field, front};
+use crate::support::handshake::{Initiator, link};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
-use crate::support::wire::{Ended, ask, read_to_close};
+use crate::support::wire::{Ended, ask, read_to_close, send};
 
 const PORT: u16 = 9105;
 
@@ -204,6 +205,9 @@ fn a_resolver_that_does_not_answer_delays_neither_ports_nor_the_end() {
     h1.guard.stop();
 }
 
+/// The bytes of a handshake, from the peer and from the node, whose names have nine letters each.
+const HANDSHAKE: [u64; 2] = [17 + 9 + 23, 5 + 21 + 9 + 19];
+
 /// A guarded host whose "node" is a plain socket that the test holds, so that it can misbehave.
 struct Wire {
     _lab: Lab,
@@ -224,8 +228,12 @@ impl Wire {
 
     /// A link: what dialled and what answered.
     fn link(&self) -> (TcpStream, TcpStream) {
-        let down = self.peer.connect(SocketAddr::new(self.h1.host.v4().into(), PORT)).unwrap();
-        let (up, _) = self.behind.accept().unwrap();
+        self.link_at(self.h1.host.v4().into())
+    }
+
+    fn link_at(&self, ip: IpAddr) -> (TcpStream, TcpStream) {
+        let down = self.peer.connect(SocketAddr::new(ip, PORT)).unwrap();
+        let up = link(&down, &self.behind, &Initiator::named("a@h2.test"), "b@h1.test");
         for stream in [&down, &up] {
             stream.set_read_timeout(Some(SOON)).unwrap();
             stream.set_write_timeout(Some(SOON)).unwrap();
@@ -266,11 +274,8 @@ fn bytes_pass_both_ways_at_once_and_each_is_counted() {
     });
     drop((down, up));
     let closed = wire.h1.guard.wait_event("closed", &[("role", "dist")]);
-    assert_eq!(
-        (closed["bytes_up"].as_u64(), closed["bytes_down"].as_u64()),
-        (Some(8 << 20), Some(8 << 20)),
-        "{closed}"
-    );
+    let carried = ["bytes_up", "bytes_down"].map(|way| closed[way].as_u64().unwrap());
+    assert_eq!(carried, HANDSHAKE.map(|bytes| bytes + (8 << 20)), "{closed}");
 }
 
 #[test]
@@ -399,8 +404,7 @@ fn a_node_that_listens_on_the_ipv6_loopback_is_reached_from_both_families() {
     }
     let wire = Wire::new("", Ipv6Addr::LOCALHOST.into());
     for ip in [IpAddr::from(wire.h1.host.v4()), wire.h1.host.v6().into()] {
-        let down = wire.peer.connect(SocketAddr::new(ip, PORT)).unwrap();
-        let (up, _) = wire.behind.accept().unwrap();
+        let (down, up) = wire.link_at(ip);
         (&down).write_all(b"hello").unwrap();
         assert_eq!(read_exactly(&up, 5), b"hello");
     }
@@ -444,6 +448,7 @@ fn a_listener_that_went_this_instant_shows_as_a_close_and_in_the_log() {
     rule.arg("add table inet cut; add chain inet cut in { type filter hook input priority 0; }; add rule inet cut in ip daddr 127.0.0.2 tcp dport 9105 reject with tcp reset");
     assert!(rule.status().unwrap().success());
     let down = lab.host("h2").connect(outside).unwrap();
+    send(&down, &Initiator::named("a@h2.test").first_message()).unwrap();
     assert_eq!(read_to_close(&down).bytes, b"");
     let closed = h1.guard.wait_event("closed", &[("role", "dist"), ("reason", "backend_down")]);
     assert!(field(&closed, "detail").contains("127.0.0.2:9105"), "{closed}");

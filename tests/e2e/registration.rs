@@ -13,6 +13,7 @@ use crate::support::daemon::Daemon;
 use crate::support::erlang::Node;
 use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, admin_get, configure, embedded, field};
+use crate::support::handshake::{self, Initiator};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
 use crate::support::said::told;
@@ -283,10 +284,7 @@ fn a_port_is_open_for_a_permitted_peer_before_the_registration_is_answered() {
         let registered = mapped.register("a", port);
         let link = peer.connect(mapped.at(port));
         let link = link.unwrap_or_else(|error| panic!("round {round}, port {port}: {error}"));
-        send(&link, b"hello").unwrap();
-        let mut hello = [0; 5];
-        listener.accept().unwrap().0.read_exact(&mut hello).unwrap();
-        assert_eq!(&hello, b"hello", "round {round}");
+        drop(handshake::link(&link, &listener, &Initiator::named("b@h2.test"), "a@h1.test"));
         // The name goes, and what listened there stays.
         drop(registered);
         let begun = Instant::now();
@@ -310,7 +308,7 @@ fn a_link_outlives_the_registration_of_its_node() {
     let (listener, port) = listen(&mapped.host);
     let registered = mapped.register("a", port);
     let link = mapped.lab.host("h2").connect(mapped.at(port)).unwrap();
-    let (mut node, _) = listener.accept().unwrap();
+    let mut node = handshake::link(&link, &listener, &Initiator::named("b@h2.test"), "a@h1.test");
     drop(registered);
     mapped.guard.wait_closed(port);
     send(&link, b"hello").unwrap();
@@ -821,12 +819,12 @@ fn where_self_is_not_known_no_relay_leads_to_a_distribution_port() {
         mapped.guard.wait_open(port);
         let _relay = relay(&mapped, 5369, mapped.at(port));
         let link = mapped.lab.host("h3").connect(mapped.at(5369)).unwrap();
-        send(&link, b"hello").unwrap();
+        let stranger = Initiator::named("evil@h3.test");
         if is_reached {
-            let mut hello = [0; 5];
-            listener.accept().unwrap().0.read_exact(&mut hello).unwrap();
+            drop(handshake::link(&link, &listener, &stranger, "a@h1.test"));
             continue;
         }
+        drop(send(&link, &stranger.first_message()));
         assert_eq!(read_to_close(&link).bytes, b"");
         let fields = [("role", "dist"), ("peer", "192.0.2.1:*"), ("reason", "not_allowed")];
         mapped.guard.wait_event("refused", &fields);

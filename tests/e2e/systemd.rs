@@ -21,6 +21,7 @@ use crate::support::eventually::eventually;
 use crate::support::guard::{
     Guard, SOON, USER, admin_socket, ask_admin, configure, field, front, links, program,
 };
+use crate::support::handshake::Initiator;
 use crate::support::host::Host;
 use crate::support::lab::Lab;
 use crate::support::wire::{ask, read_frame, send};
@@ -209,7 +210,7 @@ fn sockets_of_systemd_are_served_by_their_names() {
     // The port stays open when its node goes, as nobody but systemd could close it.
     a.stop();
     let refused: TcpStream = peer.connect(at(9100)).unwrap();
-    drop(send(&refused, b"\0\x01x"));
+    drop(send(&refused, &Initiator::named("c@h2.test").first_message()));
     read_frame(&refused).unwrap_err();
     guard.wait_event("closed", &[("role", "dist"), ("reason", "backend_down")]);
     assert!(guard.events("port_closed").iter().all(|event| event["listener"] != "192.0.2.1:9100"));

@@ -87,9 +87,20 @@ impl EjabberdBuilder {
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Ejabberd {
+        let ejabberd = self.install();
+        ejabberd.start();
+        ejabberd
+    }
+
+    /// Writes the configuration and starts nothing: enough for ejabberdctl to command another host's node.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be written.
+    #[must_use]
+    pub fn install(self) -> Ejabberd {
         let ejabberd = Ejabberd { dir: self.host.dir_of(USER, "ejabberd"), host: self.host.clone() };
         self.write(&ejabberd);
-        ejabberd.start();
         ejabberd
     }
 

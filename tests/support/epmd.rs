@@ -6,6 +6,7 @@ use super::daemon::Daemon;
 use super::erlang::{PATIENCE, USER};
 use super::eventually::eventually;
 use super::host::Host;
+use super::otp::Otp;
 use super::wire;
 
 /// The request for the list of names.
@@ -24,10 +25,17 @@ pub enum EpmdListen {
 #[derive(Debug)]
 pub struct Epmd {
     host: Host,
+    how: How,
+    daemon: Daemon,
+}
+
+/// How an epmd is started, and started anew.
+#[derive(Debug)]
+struct How {
+    otp: Otp,
     listen: EpmdListen,
     port: u16,
     args: Vec<String>,
-    daemon: Daemon,
 }
 
 impl Epmd {
@@ -53,15 +61,26 @@ impl Epmd {
     #[must_use]
     #[track_caller]
     pub fn start_with(host: &Host, listen: EpmdListen, port: u16, args: &[&str]) -> Self {
-        let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        let daemon = Self::spawn(host, listen, port, &args);
-        Self { host: host.clone(), listen, port, args, daemon }
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self::spawn(host, How { otp: Otp::Here, listen, port, args })
+    }
+
+    /// Starts the epmd of an OTP on loopback, port 4369.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::start`].
+    #[must_use]
+    #[track_caller]
+    pub fn start_of(otp: &Otp, host: &Host) -> Self {
+        let (listen, port, args) = (EpmdListen::Loopback, 4369, Vec::new());
+        Self::spawn(host, How { otp: otp.clone(), listen, port, args })
     }
 
     /// Where it answers on loopback.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        loopback(self.port)
+        loopback(self.how.port)
     }
 
     /// The process id.
@@ -79,7 +98,8 @@ impl Epmd {
     #[must_use]
     #[track_caller]
     pub fn names(&self) -> Vec<String> {
-        let names = names(&self.host, self.port).unwrap_or_else(|why| panic!("asking epmd for names: {why}"));
+        let names =
+            names(&self.host, self.how.port).unwrap_or_else(|why| panic!("asking epmd for names: {why}"));
         names.lines().map(str::to_owned).collect()
     }
 
@@ -96,18 +116,26 @@ impl Epmd {
     #[track_caller]
     pub fn restart(&mut self) {
         self.stop();
-        self.daemon = Self::spawn(&self.host, self.listen, self.port, &self.args);
+        self.daemon = self.how.run(&self.host);
     }
 
     #[track_caller]
-    fn spawn(host: &Host, listen: EpmdListen, port: u16, args: &[String]) -> Daemon {
+    fn spawn(host: &Host, how: How) -> Self {
+        Self { host: host.clone(), daemon: how.run(host), how }
+    }
+}
+
+impl How {
+    #[track_caller]
+    fn run(&self, host: &Host) -> Daemon {
+        let Self { otp, listen, port, args } = self;
         // A listener on an address of its own is in the way of one on all addresses, and the other way round.
         let in_the_way = |at: &SocketAddr| {
             // A guard may serve the rest of 127/8.
             let loopbacks = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
             let shares =
-                loopbacks.contains(&at.ip()) || at.ip().is_unspecified() || listen == EpmdListen::Everywhere;
-            at.port() == port && shares
+                loopbacks.contains(&at.ip()) || at.ip().is_unspecified() || *listen == EpmdListen::Everywhere;
+            at.port() == *port && shares
         };
         let taken: Vec<_> = host.listeners().into_iter().filter(in_the_way).collect();
         assert!(
@@ -115,15 +143,15 @@ impl Epmd {
             "epmd cannot have port {port} of {}: somebody listens on {taken:?}",
             host.name()
         );
-        let mut command = host.command_as(USER, "epmd");
+        let mut command = otp.command(host, USER, "epmd");
         command.args(["-port", &port.to_string()]).args(args);
-        if listen == EpmdListen::Loopback {
+        if *listen == EpmdListen::Loopback {
             command.env("ERL_EPMD_ADDRESS", "127.0.0.1");
         }
         let daemon = Daemon::spawn(format!("epmd on {}", host.name()), command);
         eventually(&format!("epmd on {} answers", host.name()), PATIENCE, || {
             assert!(daemon.exit_status().is_none(), "epmd on {} ended: {:?}", host.name(), daemon.lines());
-            names(host, port)
+            names(host, *port)
         });
         daemon
     }

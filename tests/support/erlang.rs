@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::daemon::{Daemon, Mark};
 pub use super::epmd::{Epmd, EpmdListen};
 use super::host::Host;
+pub use super::otp::Otp;
 
 /// Who runs epmd and the nodes.
 pub(super) const USER: &str = "nobody";
@@ -29,6 +30,7 @@ pub struct NodeBuilder {
     cookie: String,
     family: Family,
     interface: Interface,
+    otp: Otp,
     erl: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -107,6 +109,13 @@ impl NodeBuilder {
         self.kernel("net_ticktime", &seconds.to_string())
     }
 
+    /// Of which OTP; this machine's, if nobody says otherwise.
+    #[must_use]
+    pub fn otp(mut self, otp: &Otp) -> Self {
+        otp.clone_into(&mut self.otp);
+        self
+    }
+
     /// Another `erl` than the one in the PATH.
     #[must_use]
     pub fn erl(mut self, program: &Path) -> Self {
@@ -157,7 +166,7 @@ impl NodeBuilder {
     ///
     /// When it does not start.
     pub fn try_start(self) -> Result<Node, String> {
-        let mut command = self.host.command_as(USER, &self.erl);
+        let mut command = self.otp.command(&self.host, USER, &self.erl);
         // -noshell and not -noinput, which would close the standard input that the agent listens to.
         command.args(["-noshell", "-name", &self.name, "-setcookie", &self.cookie]);
         // Schedulers that spin while they wait for work take the processors from the other VMs of the test.
@@ -211,6 +220,7 @@ impl Node {
             cookie: "secret".to_owned(),
             family: Family::Inet,
             interface: Interface::Loopback,
+            otp: Otp::Here,
             erl: "erl".into(),
             args: Vec::new(),
             env: Vec::new(),

@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use super::daemon::{Daemon, Mark};
 use super::eventually::eventually;
-use super::host::Host;
-use super::lab::Lab;
+use super::host::{self, Host};
+use super::lab::{self, Lab};
 
 /// Who runs the guard: neither root nor the user of the nodes, as in production.
 pub const USER: &str = "daemon";
@@ -113,6 +113,27 @@ pub fn configure(lab: &Lab, host: &Host, config: &str) -> PathBuf {
     };
     fs::write(&path, format!("{config}{admin}")).expect("the lab's directory can be written");
     path
+}
+
+/// Writes a cookie for the guard of a host, as its own file that it alone can read, and says where it is.
+///
+/// # Panics
+///
+/// When it cannot be written.
+#[must_use]
+pub fn cookie_file(host: &Host, name: &str, cookie: &str) -> PathBuf {
+    let path = host.dir_of(USER, "cookies").join(name);
+    fs::write(&path, cookie).expect("the host's directory can be written");
+    host::give(&path, USER);
+    lab::set_mode(&path, 0o400);
+    path
+}
+
+/// The same configuration, whose guard knows the cookie of all nodes.
+#[must_use]
+pub fn knowing(cookie_file: &Path, config: &str) -> String {
+    let key = format!("[dist]\ncookie_file = {cookie_file:?}\n");
+    if config.contains("[dist]\n") { config.replacen("[dist]\n", &key, 1) } else { format!("{config}{key}") }
 }
 
 /// The admin socket of the host's guard, in a directory that is its own.

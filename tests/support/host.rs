@@ -22,6 +22,17 @@ const CONNECT: Duration = Duration::from_secs(3);
 const TRANSFER: Duration = Duration::from_secs(20);
 /// The nftables table that the counters of a host live in, apart from what the program under test may set up.
 const TABLE: &str = "lab";
+/// Makes the first argument the root of the rest, in a mount namespace of its own. The lab's directory, and so the home
+/// directory, is below `/tmp`, and keeps its path.
+const ENTER: &str = r#"
+    root=$1; shift
+    mount --bind /etc/hosts "$root/etc/hosts"
+    mount --bind /etc/resolv.conf "$root/etc/resolv.conf"
+    mount --bind /tmp "$root/tmp"
+    mount --rbind /dev "$root/dev"
+    mount --rbind /proc "$root/proc"
+    exec chroot "$root" env --chdir="$HOME" "$@"
+"#;
 
 /// A host. A cheap handle: clones mean the same host, and threads may share it.
 #[derive(Clone, Debug)]
@@ -187,16 +198,32 @@ impl Host {
     /// When there is no such user.
     #[must_use]
     pub fn command_as(&self, user: &str, program: impl AsRef<Path>) -> Command {
+        self.become_user(self.command("setpriv"), user, program.as_ref())
+    }
+
+    /// Like [`Self::command_as`], with the files of another root: of these only the host's names, `/tmp`, `/dev` and
+    /// `/proc` are the host's. What is mounted for it is seen by the program alone, and goes with it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such user.
+    #[must_use]
+    pub fn command_in(&self, root: &Path, user: &str, program: impl AsRef<Path>) -> Command {
+        let mut command = self.command("unshare");
+        command.args(["--mount", "sh", "-ec", ENTER, "sh"]).arg(root).arg("setpriv");
+        self.become_user(command, user, program.as_ref())
+    }
+
+    fn become_user(&self, mut command: Command, user: &str, program: &Path) -> Command {
         let (uid, gid) = ids(user);
         let home = self.dir_of(user, &format!("home-{user}"));
-        let mut command = self.command("setpriv");
         command.args([
             format!("--reuid={uid}"),
             format!("--regid={gid}"),
             "--clear-groups".to_owned(),
             "--".to_owned(),
         ]);
-        command.arg(program.as_ref());
+        command.arg(program);
         // The directory that the test runs in may be closed to the user, and a VM does not start where it
         // cannot read.
         command.current_dir(&home).env("HOME", home).env("USER", user).env("LOGNAME", user);

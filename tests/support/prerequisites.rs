@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::lab;
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("setpriv", "util-linux"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("dnsmasq", "dnsmasq-base"),
     ("sysctl", "procps"),
     ("systemd-socket-activate", "systemd"),
+    ("fail2ban-regex", "fail2ban"),
 ];
 
 /// Whether tests on real hosts can run here.
