@@ -17,7 +17,7 @@ LOCKED ?=
 export ALLOW PORTS
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo prerequisites test lint bench fuzz differential soak clean
+.PHONY: help build run demo prerequisites test lint bench fuzz differential soak interop clean
 
 help: ## List these commands
 	@echo 'make COMMAND, where COMMAND is one of:'
@@ -47,13 +47,13 @@ prerequisites: ## Install what the tests need and this machine lacks (Debian pac
 test: prerequisites lint ## Check everything: lint, then all tests, those on real hosts too (root)
 	RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(LOCKED) --no-fail-fast
 
-# The long tests are no test target to `--all-targets`, because `cargo test` must not run them. Private items are
-# documented too: what links to them is written for those who read the source.
+# The long tests and those of other releases are no test target to `--all-targets`, because `cargo test` must not run
+# them. Private items are documented too: what links to them is written for those who read the source.
 lint: ## Check formatting, lints, documentation, and the licences and sources of dependencies
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy $(LOCKED) --all-targets -- -D warnings
-	cargo clippy $(LOCKED) --test soak -- -D warnings
+	cargo clippy $(LOCKED) --test soak --test interop -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc $(LOCKED) --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then \
 		set -x; cargo deny --log-level error check bans licenses sources; \
@@ -61,7 +61,7 @@ lint: ## Check formatting, lints, documentation, and the licences and sources of
 		echo 'SKIPPED: cargo deny is not installed (cargo install --locked cargo-deny)'; \
 	fi
 
-bench: ## Measure, beside the installed epmd; the flood needs root
+bench: ## Measure, beside the installed epmd and haproxy; the flood needs root
 	cargo bench $(LOCKED) --bench '*'
 
 # New inputs go to a folder of their own: the committed corpus grows only by hand.
@@ -82,6 +82,11 @@ differential: prerequisites ## Compare the epmd with the installed one for SECON
 
 soak: prerequisites ## Run the long tests, about ten minutes each (root)
 	cargo test $(LOCKED) --test soak -- --nocapture --test-threads=1
+
+# Debian's roots stay where scripts/interop-roots.sh keeps them.
+interop: ## Run nodes of OTP 27 and 29 and of this machine's OTP through guards (fetches Debian; root)
+	@scripts/interop-roots.sh
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test $(LOCKED) --test interop
 
 clean: ## Remove what was built
 	cargo clean
