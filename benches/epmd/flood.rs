@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use crate::Plan;
 use crate::lookups::{Lookups, Outcome};
 use crate::names::{NODE_PORT, count_on, register_on};
-use crate::program::{NO_CONFIG, Program, cpu_seconds, linked, resident, wait_until_it_answers};
+use crate::program::{NO_CONFIG, Program, linked, wait_until_it_answers};
 use crate::support::daemon::Daemon;
 use crate::support::eventually::eventually;
 use crate::support::flood::{Counts, Flood};
 use crate::support::guard::{SOON, USER};
 use crate::support::host::Host;
 use crate::support::lab::Lab;
+use crate::usage::{cpu_seconds, resident};
 
 /// Between two lookups of the client: he is no flood himself.
 const PAUSE: Duration = Duration::from_millis(2);

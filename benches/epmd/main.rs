@@ -25,6 +25,7 @@ mod names;
 mod program;
 mod samples;
 mod speed;
+mod usage;
 
 use std::env;
 use std::path::PathBuf;

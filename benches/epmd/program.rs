@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use procfs::process::Process;
 use socket2::{Domain, Socket, Type};
 
 use crate::names;
@@ -74,22 +73,6 @@ pub(crate) fn wait_until_it_answers(
         assert!(ended.is_none(), "{name} ended at once, {ended:?}: {:?}", daemon.lines());
         names()
     });
-}
-
-/// The CPU time of all threads of a process so far, in seconds. The kernel tells it in hundredths.
-pub(crate) fn cpu_seconds(pid: u32) -> f64 {
-    let stat = process(pid).stat().expect("the process runs");
-    (stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64
-}
-
-/// The resident memory of a process, in bytes.
-pub(crate) fn resident(pid: u32) -> f64 {
-    let kib = process(pid).status().expect("the process runs").vmrss.expect("it has memory");
-    kib as f64 * 1024.0
-}
-
-fn process(pid: u32) -> Process {
-    Process::new(i32::try_from(pid).expect("a pid")).expect("the process runs")
 }
 
 /// Nobody else gets it at once: the kernel hands out the next such port elsewhere.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use crate::Plan;
 use crate::lookups::{Lookups, Outcome};
 use crate::names::{Registration, forget, register};
-use crate::program::{Program, Running, cpu_seconds, resident};
+use crate::program::{Program, Running};
 use crate::samples::{Side, Table};
+use crate::usage::{cpu_seconds, resident};
 
 /// How many names are registered while lookups are measured; a program that takes fewer gets as many as it
 /// takes.
