@@ -176,11 +176,12 @@ impl Host {
     /// A program that will run on this host as root, with the host's `/etc/hosts`.
     ///
     /// What the developer's own shell says about Erlang (`ERL_FLAGS`, `ERL_EPMD_PORT` and so on) does not
-    /// reach it.
+    /// reach it, and neither do signals that the shell has its children ignore, as it does with SIGINT where the tests
+    /// run in the background.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.netns()]).arg(program.as_ref());
+        command.args(["netns", "exec", self.netns(), "env", "--default-signal"]).arg(program.as_ref());
         let is_erlang = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with("ERL_"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_erlang(name)) {
             command.env_remove(name);
