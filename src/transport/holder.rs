@@ -125,9 +125,19 @@ fn suspects(uid: u32) -> Vec<Owner> {
     processes
         .flatten()
         .filter(|process| process.uid().is_ok_and(|owner| owner == uid))
-        .map(|process| Owner::of(&process))
-        .filter(|owner| matches!(owner.name.as_str(), "epmd" | "beam.smp" | "epmd-guard"))
+        .map(|process| (Owner::of(&process), process.cmdline().unwrap_or_default()))
+        .filter(|(owner, arguments)| may_listen(&owner.name, arguments))
+        .map(|(owner, _)| owner)
         .collect()
+}
+
+/// A program that serves: whoever asks a guard something by its own program holds no port.
+fn may_listen(name: &str, arguments: &[String]) -> bool {
+    match name {
+        "epmd" | "beam.smp" => true,
+        "epmd-guard" => arguments.iter().skip(1).any(|argument| argument == "run"),
+        _ => false,
+    }
 }
 
 impl Owner {
@@ -168,6 +178,15 @@ mod tests {
         assert!(!shown.contains("ss -ltnp"), "{shown}");
         assert!(shown.contains(&format!("pid {}", owner.pid)), "{shown}");
         assert!(holder.is_likely(&owner.name));
+    }
+
+    #[test]
+    fn a_guard_is_a_suspect_and_a_command_that_asks_one_is_none() {
+        let arguments = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(may_listen("epmd-guard", &arguments("/usr/bin/epmd-guard run --config /f.toml")));
+        assert!(!may_listen("epmd-guard", &arguments("epmd-guard status")));
+        assert!(!may_listen("epmd-guard", &[]));
+        assert!(may_listen("beam.smp", &[]) && may_listen("epmd", &[]) && !may_listen("sshd", &[]));
     }
 
     #[test]
