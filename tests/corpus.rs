@@ -11,6 +11,8 @@
 mod dist;
 #[path = "../fuzz/properties.rs"]
 mod properties;
+#[path = "../fuzz/tunnel.rs"]
+mod tunnel;
 
 use std::fs;
 use std::path::Path;
@@ -49,4 +51,14 @@ fn the_corpus_of_what_acceptors_say_keeps_its_properties() {
 #[test]
 fn the_corpus_of_handshakes_keeps_its_properties() {
     replay("dist_handshake", dist::check_handshake);
+}
+
+#[test]
+fn the_corpus_of_the_tunnels_frames_keeps_its_properties() {
+    replay("tunnel_frames", tunnel::check_frames);
+}
+
+#[test]
+fn the_corpus_of_what_a_link_sends_keeps_its_properties() {
+    replay("tunnel_flow", tunnel::check_flow);
 }

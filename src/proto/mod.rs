@@ -1,4 +1,5 @@
-//! The bytes: the protocols of epmd and of the distribution handshake, and where TLS begins, as pure functions over slices.
+//! The bytes: the protocols of epmd, of the distribution handshake and of the tunnel between guards, and where TLS
+//! begins, as pure functions over slices.
 //!
 //! Nothing here touches a socket, a clock or a file, so every decoder can be fuzzed and read alone.
 //! Decoders are tri-state: `Ok(None)` asks for more bytes, `Ok(Some(..))` is a value,
@@ -7,3 +8,4 @@
 pub mod dist;
 pub mod epmd;
 pub mod tls;
+pub mod tunnel;
