@@ -15,6 +15,8 @@ mod mistakes;
 mod speakers;
 #[path = "config/survival.rs"]
 mod survival;
+#[path = "config/tunnels.rs"]
+mod tunnels;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -173,6 +175,11 @@ fn the_examples_load_without_a_warning() {
     assert!(single.config.epmd.listen.is_empty());
     assert_eq!(ports(&single), "5210");
     assert_eq!(single.config.log.format, LogFormat::Json);
+    let tunnel = load(Path::new("config/examples/tunnel.toml"), &Overrides::default()).unwrap();
+    assert_eq!(warnings(&tunnel), [""; 0]);
+    let aliases = tunnel.config.peers.iter().map(|peer| format!("{:?}", peer.alias));
+    assert_eq!(aliases.collect::<Vec<_>>(), ["[127.0.0.12]", "[127.0.0.13]"]);
+    assert_eq!((tunnel.config.tls.listen.len(), tunnel.config.requires_tls()), (2, true));
     let embedded = load(Path::new("config/examples/embedded.toml"), &Overrides::default()).unwrap();
     assert_eq!(warnings(&embedded), [""; 0]);
     let allow = [11, 12].map(|host| Overrides { allow: vec![format!("192.0.2.{host}").parse().unwrap()] });

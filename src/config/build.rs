@@ -17,6 +17,9 @@ mod nodes;
 mod path;
 mod peers;
 mod self_at;
+mod size;
+mod tls;
+mod tunnel;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -36,6 +39,7 @@ use crate::policy::{List, PortRule, Rule, Target};
 
 pub(super) use dist::own_ports;
 pub(super) use forward::ports_of;
+pub(super) use size::shown as size_shown;
 
 /// Where nodes listen and register, unless they are told otherwise.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -67,11 +71,13 @@ pub(super) fn build(
     problems: &mut Problems,
 ) -> Config {
     let mut peers = peers::build(&written.peers, lines, problems);
+    tunnel::read(&written.peers, &mut peers.list, problems);
     let cluster = cluster::build(&written.cluster, &mut peers, lines, how.overrides, problems);
     let nodes = nodes::build(written, &peers.list, lines, problems);
     let epmd = epmd::build(&written.epmd, problems);
     let admin = admin::build(&written.admin, &epmd, problems);
-    let beside = dist::Beside { epmd: &epmd, admin: &admin };
+    let tls = tls::build(&written.tls, &epmd, &admin, problems);
+    let beside = dist::Beside { epmd: &epmd, admin: &admin, tls: &tls };
     let mut dist = dist::build(&written.dist, beside, lines, problems);
     let forwards = forward::build(written, &mut dist, beside, lines, problems);
     let (cookie_files, cookies) = cookies::build(written, how, lines, problems);
@@ -86,6 +92,7 @@ pub(super) fn build(
         nodes: Arc::new(nodes),
         cookie_files,
         cookies: Arc::new(cookies),
+        tls,
         limits,
         ban,
         admin,
@@ -94,6 +101,7 @@ pub(super) fn build(
     };
     report_nothing_served(written, &config, problems);
     report_out_of_reach(written, &config, problems);
+    tunnel::report(written, &config, problems);
     if !config.epmd.register_from.is_empty() {
         let rules = config.cluster.network.book().iter().map(|(_, rule)| rule);
         epmd::report_denied_registrants(&written.epmd, &cluster::Denied::new(rules), problems);
@@ -231,8 +239,8 @@ fn line_of(lines: &mut LineCounter<'_>, offset: usize) -> u32 {
 
 /// Collects what `read` makes of each element. An element that `read` refuses, or that means the
 /// same as an earlier one, is reported.
-fn each<T: Copy + Eq + Hash>(
-    key: Key,
+fn each<T: Clone + Eq + Hash>(
+    key: impl fmt::Display + Copy,
     written: &Words<'_>,
     problems: &mut Problems,
     read: impl Fn(&str) -> Result<T, address::Fault>,
@@ -241,7 +249,7 @@ fn each<T: Copy + Eq + Hash>(
     let mut seen = HashSet::new();
     for word in written.get_ref() {
         match read(word.get_ref()) {
-            Ok(value) if !seen.insert(value) => {
+            Ok(value) if !seen.insert(value.clone()) => {
                 let message = format!("{key}: {} is in the list twice", quoted(word.get_ref()));
                 problems.push(Problem::error(word.span(), message));
             }

@@ -5,13 +5,12 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use nix::unistd::{Uid, User};
-use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
-use zeroize::Zeroizing;
+use rustix::fs::{FileType, Stat, fstat};
 
+use super::secret::{self, CREDENTIALS, Place, Reader, SERVICE_USER, kind_name, name_of};
 use super::text::one_line;
 use crate::policy::Cookie;
 
@@ -19,10 +18,6 @@ use crate::policy::Cookie;
 const LONGEST: usize = 255;
 /// Bytes of the file that are looked at: the cookie, and room for line ends behind it.
 const LARGEST: usize = 1024;
-/// Who runs the guard where the package's unit does.
-const SERVICE_USER: &str = "epmd-guard";
-/// Where systemd puts what `LoadCredential=` names. Nobody but root can make files there.
-const CREDENTIALS: &str = "/run/credentials";
 
 /// Whether the files that a configuration names are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,9 +144,7 @@ impl fmt::Display for Fault {
 pub(super) fn read(path: &Path, files: Files) -> Result<Found, Fault> {
     let at = Place::of(path);
     let reader = Reader::of_this_process();
-    // It must neither wait for who writes to a pipe nor make a terminal ours.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let file = open(path, flags, Mode::empty()).map_err(|error| match io::Error::from(error) {
+    let file = secret::open(path).map_err(|error| match error {
         error if error.kind() == io::ErrorKind::NotFound && at == Place::Credentials => Fault::NotYet,
         error if error.kind() == io::ErrorKind::NotFound => Fault::Missing,
         error if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -162,48 +155,11 @@ pub(super) fn read(path: &Path, files: Files) -> Result<Found, Fault> {
     // Of what was opened: the path may lead elsewhere by now.
     let about = fstat(&file).map_err(|error| Fault::Failed(io::Error::from(error).to_string()))?;
     check(&about, at, &reader)?;
-    let bytes = contents(&file).map_err(|error| Fault::Failed(error.to_string()))?;
+    let bytes = secret::contents(&file, LARGEST).map_err(|error| Fault::Failed(error.to_string()))?;
     let cookie = cookie_in(&bytes)?;
     let only_roots =
         files == Files::Foresee && at == Place::Elsewhere && reader.is_root_beside_the_service(&about);
     Ok(Found { cookie, oddity: only_roots.then_some(Fault::OnlyRoots) })
-}
-
-/// Where a file lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Where systemd puts credentials. The mode shows the mask of an access list there, in the place of the group's.
-    Credentials,
-    /// Anywhere else.
-    Elsewhere,
-}
-
-impl Place {
-    fn of(path: &Path) -> Self {
-        let climbs = path.components().any(|part| part == Component::ParentDir);
-        if path.starts_with(CREDENTIALS) && !climbs { Self::Credentials } else { Self::Elsewhere }
-    }
-}
-
-/// Who reads.
-#[derive(Debug, Clone, Copy)]
-struct Reader {
-    uid: u32,
-    /// The user of the package's unit, where root reads and there is one.
-    service: Option<u32>,
-}
-
-impl Reader {
-    fn of_this_process() -> Self {
-        let uid = Uid::effective();
-        let service = || Some(User::from_name(SERVICE_USER).ok().flatten()?.uid.as_raw());
-        Self { uid: uid.as_raw(), service: uid.is_root().then(service).flatten() }
-    }
-
-    /// Whether the service could not read what root can here.
-    fn is_root_beside_the_service(&self, about: &Stat) -> bool {
-        self.service.is_some_and(|service| service != about.st_uid)
-    }
 }
 
 fn check(about: &Stat, at: Place, reader: &Reader) -> Result<(), Fault> {
@@ -220,37 +176,6 @@ fn check(about: &Stat, at: Place, reader: &Reader) -> Result<(), Fault> {
         return Err(Fault::Foreign { owner: name_of(about.st_uid), reader: name_of(reader.uid) });
     }
     Ok(())
-}
-
-fn kind_name(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Directory => "a folder",
-        FileType::Fifo => "a pipe",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        FileType::RegularFile | FileType::Symlink | FileType::Unknown => "something else",
-    }
-}
-
-fn name_of(uid: u32) -> String {
-    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-    user.map_or_else(|| uid.to_string(), |user| one_line(&user.name))
-}
-
-/// The beginning of a file. It is never moved, so that wiping it leaves nothing.
-fn contents(file: &OwnedFd) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(vec![0; LARGEST + 1]);
-    let mut filled = 0;
-    while let Some(room) = bytes.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match rustix::io::read(file, room) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 /// Printable ASCII is the cookie, spaces too, up to the first byte that is none; from there on only line ends and
@@ -274,6 +199,8 @@ fn cookie_in(bytes: &[u8]) -> Result<Cookie, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Mode;
+
     use super::*;
 
     fn stat(mode: u32, uid: u32) -> Stat {

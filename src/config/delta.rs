@@ -4,6 +4,7 @@
 //! makes it. Where a rule stands in the file is no part of what it means: comments may come and go.
 
 mod speakers;
+mod tunnels;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Display};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use self::speakers::Known;
-use super::build::{own_ports, ports_of};
+use super::build::{own_ports, ports_of, size_shown};
 use super::{
     Admin, Cluster, CommandCheck, Config, Dist, Epmd, EpmdBackend, Forward, Limits, ListenOn, Log, LogFormat,
     PortSet,
@@ -69,6 +70,7 @@ impl Delta {
             nodes,
             cookie_files,
             cookies,
+            tls,
             limits,
             ban,
             admin,
@@ -82,14 +84,15 @@ impl Delta {
             .compare_peers(Known::of(peers, cluster, nodes), Known::of(&new.peers, &new.cluster, &new.nodes));
         delta.compare_epmd(epmd, &new.epmd);
         let own = [
-            own_ports(epmd, admin),
-            own_ports(&new.epmd, &new.admin),
+            own_ports(epmd, admin, tls),
+            own_ports(&new.epmd, &new.admin, &new.tls),
             ports_of(forwards),
             ports_of(&new.forwards),
         ];
         delta.compare_dist(dist, &new.dist, &own);
         delta.compare_forwards(forwards, &new.forwards);
         delta.compare_cookies((cookie_files, cookies), (&new.cookie_files, &new.cookies));
+        delta.compare_tls(tls, &new.tls);
         delta.compare_limits(limits, &new.limits);
         delta.compare_ban(ban, &new.ban);
         delta.compare_admin(admin, &new.admin);
@@ -244,6 +247,8 @@ impl Delta {
             half_open,
             half_open_per_address,
             handshake_timeout,
+            replay_per_link,
+            replay,
         } = old;
         self.value("[limits] connections", connections, &new.connections, |count| {
             count.map_or("auto".to_owned(), |count| count.to_string())
@@ -261,6 +266,9 @@ impl Delta {
         let (per_address, new_per_address) = (half_open_per_address, &new.half_open_per_address);
         self.value("[limits] half_open_per_address", per_address, new_per_address, u32::to_string);
         self.value("[limits] handshake_timeout", handshake_timeout, &new.handshake_timeout, duration);
+        let bytes = |bytes: &u64| size_shown(*bytes);
+        self.value("[limits] replay_per_link", replay_per_link, &new.replay_per_link, bytes);
+        self.value("[limits] replay", replay, &new.replay, bytes);
     }
 
     fn compare_admin(&mut self, old: &Admin, new: &Admin) {

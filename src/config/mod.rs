@@ -12,8 +12,10 @@ mod load;
 mod places;
 mod problem;
 mod schema;
+pub(crate) mod secret;
 mod source;
 mod text;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -23,8 +25,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::{
-    BanRules, Cookies, DistRules, EpmdRules, ForwardKind, ForwardRule, ForwardRules, Mode, NetworkRules,
-    NodeRules, Reach, Role, Rules, SelfAt, SelfRules, StopRule,
+    BanRules, Cookies, DistRules, EpmdRules, ForwardKind, ForwardRule, ForwardRules, IdentityRules, Mode,
+    NetworkRules, NodeRules, Reach, Role, Rules, San, SelfAt, SelfRules, StopRule, TlsMode,
 };
 
 pub use crate::policy::{PortSet, PortSetFault};
@@ -38,6 +40,7 @@ pub use places::Places;
 pub use problem::{Color, Problem, Problems, Report, Severity};
 pub use source::{BUILT_IN, Source};
 pub use text::one_line;
+pub use tls::{Connect, ConnectTo, CrlRules, OnCrl, TUNNEL_PORT, Tls, TlsFiles};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/epmd-guard/epmd-guard.toml";
@@ -62,6 +65,8 @@ pub struct Config {
     pub cookie_files: CookieFiles,
     /// What the files held when they were read; nothing where they were left alone ([`Files::Leave`]).
     pub cookies: Arc<Cookies>,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[limits]`
     pub limits: Limits,
     /// `[ban]`
@@ -89,11 +94,43 @@ impl Config {
             dist: Arc::new(self.dist.rules.clone()),
             forwards: Arc::new(ForwardRules(self.forwards.iter().map(Forward::rule).collect())),
             epmd: Arc::new(EpmdRules { register_from, stop }),
-            self_at: Arc::new(SelfRules { epmd: self.epmd.self_at.clone(), dist: self.dist.self_at.clone() }),
+            self_at: Arc::new(SelfRules {
+                epmd: self.self_also_at_aliases(&self.epmd.self_at),
+                dist: self.self_also_at_aliases(&self.dist.self_at),
+            }),
             reach: self.peers.iter().map(|peer| peer.may_reach.clone()).collect(),
             nodes: Arc::clone(&self.nodes),
+            identities: Arc::new(self.identities()),
             mode: self.cluster.mode,
         }
+    }
+
+    /// An alias is for this host's nodes and nobody else, so that this host is known there whatever `self` says.
+    fn self_also_at_aliases(&self, self_at: &SelfAt) -> SelfAt {
+        let aliases = self.peers.iter().flat_map(|peer| &peer.alias);
+        match self_at {
+            SelfAt::Everywhere => SelfAt::Everywhere,
+            SelfAt::Only(listed) => SelfAt::Only(listed.iter().chain(aliases).copied().collect()),
+        }
+    }
+
+    /// Of certificates: each peer's names, and how its traffic is carried.
+    fn identities(&self) -> IdentityRules {
+        let of_peer = |peer: &Peer| (peer.identity.clone(), peer.tls.unwrap_or(self.tls.default));
+        IdentityRules::new(self.peers.iter().map(of_peer).collect(), self.tls.default)
+    }
+
+    /// The `[[peer]]` that an address of this host stands for, if it is an alias of one.
+    #[must_use]
+    pub fn stands_for(&self, ip: IpAddr) -> Option<&Peer> {
+        self.peers.iter().find(|peer| peer.alias.contains(&ip))
+    }
+
+    /// Whether traffic with some peer must go by a tunnel, so that no node may be reached around the guard.
+    #[must_use]
+    pub fn requires_tls(&self) -> bool {
+        let of_peers = self.peers.iter().filter_map(|peer| peer.tls);
+        of_peers.chain([self.tls.default]).any(|mode| mode == TlsMode::Required)
     }
 
     /// The `[[forward]]` that a port behind us is of, if one has it.
@@ -142,6 +179,16 @@ pub struct Peer {
     pub name: String,
     /// `may_reach`: the local names that it may look up and dial.
     pub may_reach: Reach,
+    /// `connect`: where its guard takes tunnels, in the order in which they are tried.
+    pub connect: Vec<Connect>,
+    /// `hosts`: the host parts of node names that mean it, in lower case.
+    pub hosts: Vec<String>,
+    /// `alias`: the addresses of this host that stand for it.
+    pub alias: Vec<IpAddr>,
+    /// `identity`: the names that its certificate may have.
+    pub identity: Vec<San>,
+    /// `tls`: how traffic with it is carried; `None`: as `[tls] default` says.
+    pub tls: Option<TlsMode>,
     /// Where its table begins.
     pub line: u32,
 }
@@ -254,6 +301,10 @@ pub struct Limits {
     pub half_open_per_address: u32,
     /// For each step of a handshake, as the nodes' `net_setuptime`.
     pub handshake_timeout: Duration,
+    /// Bytes of one link through a tunnel that are kept until the other guard has them.
+    pub replay_per_link: u64,
+    /// Bytes of all links that are.
+    pub replay: u64,
 }
 
 /// The files that hold cookies.

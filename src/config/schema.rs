@@ -3,121 +3,19 @@
 //! Reports what the parser refuses, unknown sections and keys, and values of the wrong type. Never
 //! asks what a value means.
 
+mod sections;
 mod walk;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::problem::Problems;
+pub(super) use sections::SECTIONS;
+use sections::{ADMIN, BAN, CLUSTER, COOKIE, DIST, EPMD, FORWARD, LIMITS, LOG, PEER, Section, TLS};
 use walk::Keys;
-
-/// A section and the keys that it may have.
-#[derive(Debug)]
-pub(super) struct Section {
-    pub(super) name: &'static str,
-    form: Form,
-    pub(super) keys: &'static [&'static str],
-}
-
-/// How often a section may stand in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Once: `[name]`.
-    Table,
-    /// As often as there are things of its kind: `[[name]]`.
-    Tables,
-}
-
-/// Its header, as it stands in the file.
-impl fmt::Display for Section {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.form {
-            Form::Table => write!(f, "[{}]", self.name),
-            Form::Tables => write!(f, "[[{}]]", self.name),
-        }
-    }
-}
-
-const CLUSTER: Section = Section {
-    name: "cluster",
-    form: Form::Table,
-    keys: &[
-        "allow",
-        "deny",
-        "resolve_every",
-        "nodes",
-        "hidden_nodes",
-        "dynamic_nodes",
-        "min_handshake",
-        "require_flags",
-        "mode",
-    ],
-};
-const PEER: Section = Section {
-    name: "peer",
-    form: Form::Tables,
-    keys: &["name", "addresses", "may_reach", "nodes", "hidden_nodes", "dynamic_nodes"],
-};
-const EPMD: Section = Section {
-    name: "epmd",
-    form: Form::Table,
-    keys: &["listen", "backend", "register_from", "relaxed_command_check", "self"],
-};
-const DIST: Section = Section {
-    name: "dist",
-    form: Form::Table,
-    keys: &["listen", "ports", "names", "range", "outside", "backend", "self", "cookie_file"],
-};
-const COOKIE: Section = Section { name: "cookie", form: Form::Tables, keys: &["file", "nodes", "at"] };
-const FORWARD: Section =
-    Section { name: "forward", form: Form::Tables, keys: &["kind", "ports", "listen", "backend"] };
-const LIMITS: Section = Section {
-    name: "limits",
-    form: Form::Table,
-    keys: &[
-        "connections",
-        "reserve",
-        "per_address",
-        "per_subnet",
-        "names",
-        "request_timeout",
-        "backend_timeout",
-        "half_close_timeout",
-        "rate_per_address",
-        "rate_per_subnet",
-        "half_open",
-        "half_open_per_address",
-        "handshake_timeout",
-    ],
-};
-const BAN: Section = Section {
-    name: "ban",
-    form: Form::Table,
-    keys: &[
-        "slow_after",
-        "slow_first",
-        "slow_most",
-        "after",
-        "within",
-        "first",
-        "most",
-        "names",
-        "names_within",
-        "entries",
-        "file",
-    ],
-};
-const ADMIN: Section =
-    Section { name: "admin", form: Form::Table, keys: &["socket", "group", "listen", "reload_may_cut"] };
-const LOG: Section = Section { name: "log", form: Form::Table, keys: &["format", "level"] };
-
-/// Every section, in the order of the shipped file.
-pub(super) static SECTIONS: &[Section] =
-    &[CLUSTER, PEER, EPMD, DIST, COOKIE, FORWARD, LIMITS, BAN, ADMIN, LOG];
 
 /// A string and where it stands.
 pub(super) type Word<'a> = Spanned<&'a str>;
@@ -164,6 +62,7 @@ pub(super) struct Written<'a> {
     pub(super) dist: WrittenDist<'a>,
     pub(super) cookies: Vec<WrittenCookie<'a>>,
     pub(super) forwards: Vec<WrittenForward<'a>>,
+    pub(super) tls: WrittenTls<'a>,
     pub(super) limits: WrittenLimits<'a>,
     pub(super) ban: WrittenBan<'a>,
     pub(super) admin: WrittenAdmin<'a>,
@@ -194,6 +93,11 @@ pub(super) struct WrittenPeer<'a> {
     pub(super) nodes: Option<Words<'a>>,
     pub(super) hidden_nodes: Option<Word<'a>>,
     pub(super) dynamic_nodes: Option<Word<'a>>,
+    pub(super) connect: Option<Words<'a>>,
+    pub(super) hosts: Option<Words<'a>>,
+    pub(super) alias: Option<Words<'a>>,
+    pub(super) identity: Option<Words<'a>>,
+    pub(super) tls: Option<Word<'a>>,
 }
 
 #[derive(Debug)]
@@ -239,6 +143,22 @@ pub(super) struct WrittenForward<'a> {
 }
 
 #[derive(Debug)]
+pub(super) struct WrittenTls<'a> {
+    pub(super) listen: Option<Words<'a>>,
+    pub(super) cert: Option<Word<'a>>,
+    pub(super) key: Option<Word<'a>>,
+    pub(super) ca: Option<Word<'a>>,
+    pub(super) crl: Option<Words<'a>>,
+    pub(super) default: Option<Word<'a>>,
+    pub(super) crl_missing: Option<Word<'a>>,
+    pub(super) crl_stale: Option<Word<'a>>,
+    pub(super) crl_partial: Option<Word<'a>>,
+    pub(super) look_every: Option<Word<'a>>,
+    pub(super) resume_for: Option<Word<'a>>,
+    pub(super) warn_before: Option<Word<'a>>,
+}
+
+#[derive(Debug)]
 pub(super) struct WrittenLimits<'a> {
     /// The inner `None` is "auto".
     pub(super) connections: Option<Spanned<Option<i64>>>,
@@ -254,6 +174,8 @@ pub(super) struct WrittenLimits<'a> {
     pub(super) half_open: Option<Spanned<i64>>,
     pub(super) half_open_per_address: Option<Spanned<i64>>,
     pub(super) handshake_timeout: Option<Word<'a>>,
+    pub(super) replay_per_link: Option<Word<'a>>,
+    pub(super) replay: Option<Word<'a>>,
 }
 
 #[derive(Debug)]
@@ -296,6 +218,7 @@ impl<'a> Written<'a> {
             dist: WrittenDist::read(Keys::of(&DIST, root, problems)),
             cookies: Keys::each(&COOKIE, root, problems, WrittenCookie::read),
             forwards: Keys::each(&FORWARD, root, problems, WrittenForward::read),
+            tls: WrittenTls::read(Keys::of(&TLS, root, problems)),
             limits: WrittenLimits::read(Keys::of(&LIMITS, root, problems)),
             ban: WrittenBan::read(Keys::of(&BAN, root, problems)),
             admin: WrittenAdmin::read(Keys::of(&ADMIN, root, problems)),
@@ -332,6 +255,11 @@ impl<'a> WrittenPeer<'a> {
             nodes: keys.words("nodes"),
             hidden_nodes: keys.word("hidden_nodes"),
             dynamic_nodes: keys.word("dynamic_nodes"),
+            connect: keys.word_or_words("connect"),
+            hosts: keys.word_or_words("hosts"),
+            alias: keys.word_or_words("alias"),
+            identity: keys.word_or_words("identity"),
+            tls: keys.word("tls"),
         }
     }
 }
@@ -384,6 +312,25 @@ impl<'a> WrittenForward<'a> {
     }
 }
 
+impl<'a> WrittenTls<'a> {
+    fn read(mut keys: Keys<'a, '_>) -> Self {
+        Self {
+            listen: keys.words("listen"),
+            cert: keys.word("cert"),
+            key: keys.word("key"),
+            ca: keys.word("ca"),
+            crl: keys.word_or_words("crl"),
+            default: keys.word("default"),
+            crl_missing: keys.word("crl_missing"),
+            crl_stale: keys.word("crl_stale"),
+            crl_partial: keys.word("crl_partial"),
+            look_every: keys.duration("look_every"),
+            resume_for: keys.duration("resume_for"),
+            warn_before: keys.duration("warn_before"),
+        }
+    }
+}
+
 impl<'a> WrittenLimits<'a> {
     fn read(mut keys: Keys<'a, '_>) -> Self {
         Self {
@@ -400,6 +347,8 @@ impl<'a> WrittenLimits<'a> {
             half_open: keys.number("half_open"),
             half_open_per_address: keys.number("half_open_per_address"),
             handshake_timeout: keys.duration("handshake_timeout"),
+            replay_per_link: keys.size("replay_per_link"),
+            replay: keys.size("replay"),
         }
     }
 }
@@ -441,6 +390,7 @@ impl<'a> WrittenLog<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::sections::Form;
     use super::*;
 
     const SHIPPED: &str = include_str!("../../config/epmd-guard.toml");

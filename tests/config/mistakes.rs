@@ -49,9 +49,9 @@ pub(crate) fn each_yields(table: &Mistakes) {
 
 const UNKNOWN_NAMES: &Mistakes = &[
     (
-        "[tls]\ncert = \"x\"",
+        "[tsl]\ncert = \"x\"",
         &[
-            "3:2 error [tls]: is no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [limits], [ban], [admin], [log]",
+            "3:2 error [tsl]: is no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [tls], [limits], [ban], [admin], [log]",
         ],
     ),
     ("[[peers]]\nname = \"x\"", &["3:3 error [peers]: is no section: there are [cluster], [[peer]]"]),
@@ -65,7 +65,7 @@ const UNKNOWN_NAMES: &Mistakes = &[
     (
         "[[peer]]\nname = \"h2\"\naddreses = []\naddresses = [\"h2\"]",
         &[
-            "5:1 error [[peer]] addreses: is no key: there are name, addresses, may_reach, nodes, hidden_nodes, dynamic_nodes (did you mean addresses?)",
+            "5:1 error [[peer]] addreses: is no key: there are name, addresses, may_reach, nodes, hidden_nodes, dynamic_nodes, connect, hosts, alias, identity, tls (did you mean addresses?)",
         ],
     ),
     (
@@ -84,7 +84,7 @@ const UNKNOWN_NAMES: &Mistakes = &[
     (
         "[limit]",
         &[
-            "3:2 error [limit]: is no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [limits], [ban], [admin], [log] (did you mean [limits]?)",
+            "3:2 error [limit]: is no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [tls], [limits], [ban], [admin], [log] (did you mean [limits]?)",
         ],
     ),
     (
@@ -114,7 +114,7 @@ fn unknown_names_are_refused_with_the_known_ones() {
     each_yields(UNKNOWN_NAMES);
     assert_eq!(
         listed("allow = []\n")[0],
-        "1:1 error allow: stands in no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [limits], [ban], [admin], [log] \
+        "1:1 error allow: stands in no section: there are [cluster], [[peer]], [epmd], [dist], [[cookie]], [[forward]], [tls], [limits], [ban], [admin], [log] \
          (allow is a key of [cluster]: put it below that header)"
     );
 }

@@ -36,8 +36,9 @@ fn full() -> String {
         include_str!("../../config/examples/front.toml"),
         include_str!("../../config/examples/single-port.toml"),
         include_str!("../../config/examples/embedded.toml"),
+        include_str!("../../config/examples/tunnel.toml"),
     ];
-    [uncommented(|_, _| true).as_str(), examples[0], examples[1], examples[2]].join("\n")
+    [uncommented(|_, _| true).as_str(), examples[0], examples[1], examples[2], examples[3]].join("\n")
 }
 
 proptest! {
@@ -63,13 +64,14 @@ proptest! {
     }
 
     #[test]
-    fn no_value_makes_it_panic(section in 0usize..9, key in 0usize..26, value in "true|false|[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
-        let sections = ["[cluster]", "[[peer]]", "[epmd]", "[dist]", "[[cookie]]", "[limits]", "[ban]", "[admin]", "[log]"];
+    fn no_value_makes_it_panic(section in 0usize..10, key in 0usize..38, value in "true|false|[0-9a-z.:/%*\\[\\]\", -]{0,12}|\"[0-9a-fmsµ.:/%* -]{0,12}\"|[0-9x_+-]{1,25}") {
+        let sections = ["[cluster]", "[[peer]]", "[epmd]", "[dist]", "[[cookie]]", "[limits]", "[ban]", "[admin]", "[log]", "[tls]"];
         let keys = [
             "allow", "listen", "backend", "ports", "connections", "request_timeout", "level", "resolve_every",
             "name", "addresses", "names", "range", "outside", "socket", "register_from",
             "relaxed_command_check", "self", "may_reach", "nodes", "hidden_nodes", "min_handshake", "require_flags",
-            "cookie_file", "file", "slow_first", "after",
+            "cookie_file", "file", "slow_first", "after", "connect", "hosts", "alias", "identity", "tls", "cert",
+            "crl", "default", "crl_stale", "look_every", "replay", "warn_before",
         ];
         survives(&format!("{}\n{} = {value}\n", sections[section], keys[key]));
     }

@@ -6,11 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::Key;
-use crate::config::ListenOn;
+use super::LOOPBACKS;
 use crate::config::problem::Problem;
 use crate::config::schema::Word;
 use crate::config::text::quoted;
+use crate::config::{Connect, ConnectTo, ListenOn, TUNNEL_PORT};
 use crate::policy::Target;
 
 /// Why a text is no such address.
@@ -36,7 +36,7 @@ impl Fault {
     }
 
     /// The problem that it is at `word`.
-    pub(super) fn at(&self, key: Key, word: &Word<'_>) -> Problem {
+    pub(super) fn at(&self, key: impl fmt::Display, word: &Word<'_>) -> Problem {
         let message = format!("{key}: {} {}", quoted(word.get_ref()), self);
         Problem { help: self.help.map(str::to_owned), ..Problem::error(word.span(), message) }
     }
@@ -109,6 +109,50 @@ pub(super) fn listener(text: &str) -> Result<IpAddr, Fault> {
         (ip, _) if ip.is_unspecified() => Err(ALL),
         (_, Some(_)) => Err(Fault::new("has a port", "it counts for every port there: leave it out")),
         (ip, None) => Ok(ip),
+    }
+}
+
+/// An address of this host that stands for a peer.
+pub(super) fn alias(text: &str) -> Result<IpAddr, Fault> {
+    const ALL: Fault =
+        Fault::new("is not one address", "write an address that nothing else has, such as \"127.0.0.12\"");
+    if text == "*" || text.starts_with("*:") {
+        return Err(ALL);
+    }
+    match split(text)? {
+        (ip, _) if ip.is_unspecified() => Err(ALL),
+        (ip, _) if LOOPBACKS.contains(&ip) => Err(Fault::new(
+            "is where the nodes of this host and their epmd are",
+            "write another address of 127.0.0.0/8, such as \"127.0.0.12\"; one of IPv6 has to be added to the host",
+        )),
+        (_, Some(_)) => {
+            Err(Fault::new("has a port", "the alias stands for the peer with every port: leave it out"))
+        }
+        (ip, None) => Ok(ip),
+    }
+}
+
+/// Where the guard of a peer listens: a host name or an address, with or without a port.
+pub(super) fn connect(text: &str) -> Result<Connect, Fault> {
+    let is_address = text.parse::<IpAddr>().is_ok() || text.starts_with('[') || text.contains('%');
+    if is_address || text.parse::<SocketAddr>().is_ok() {
+        let (ip, port) = dial(text)?;
+        return Ok(Connect { host: ConnectTo::Ip(ip), port: port.unwrap_or(TUNNEL_PORT) });
+    }
+    if text.starts_with('*') {
+        return Err(Fault::new("is no address to dial", "write \"h2.example.net\" or an address"));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, behind_colon(port)?),
+        None => (text, TUNNEL_PORT),
+    };
+    match host.parse::<Target>() {
+        Ok(Target::Host(host)) => Ok(Connect { host: ConnectTo::Host(host), port }),
+        Ok(Target::Net(_)) => Err(Fault::new(
+            "is a network, and a guard is at one host",
+            "write \"h2.example.net\" or an address",
+        )),
+        Err(fault) => Err(Fault::told(fault)),
     }
 }
 
@@ -214,6 +258,21 @@ mod tests {
         ] {
             assert_eq!(network(text).unwrap().to_string(), net);
         }
+        let to = |host: ConnectTo, port| Connect { host, port };
+        let address = |text: &str| ConnectTo::Ip(text.parse().unwrap());
+        let name = || ConnectTo::Host("h2.example.net".parse().unwrap());
+        for (text, expected) in [
+            ("H2.example.net", to(name(), 4371)),
+            ("h2.example.net:443", to(name(), 443)),
+            ("192.0.2.2", to(address("192.0.2.2"), 4371)),
+            ("::ffff:192.0.2.2", to(address("192.0.2.2"), 4371)),
+            ("192.0.2.2:443", to(address("192.0.2.2"), 443)),
+            ("2001:db8::2", to(address("2001:db8::2"), 4371)),
+            ("[2001:db8::2]:443", to(address("2001:db8::2"), 443)),
+        ] {
+            assert_eq!(connect(text).unwrap(), expected, "{text}");
+        }
+        assert_eq!(alias("::ffff:127.0.0.12").unwrap().to_string(), "127.0.0.12");
         assert_eq!(dial("127.0.0.1:4369").unwrap(), ("127.0.0.1".parse().unwrap(), Some(4369)));
     }
 
@@ -276,6 +335,40 @@ mod tests {
         }
         for text in ["127.0.0.1", "::1"] {
             assert_eq!(loopback(text).unwrap_err().why, "has no port", "{text}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_in_the_way_to_a_peer_is_named() {
+        for (text, why) in [
+            ("*", "is not one address"),
+            ("::", "is not one address"),
+            ("127.0.0.1", "is where the nodes of this host"),
+            ("::ffff:127.0.0.1", "is where the nodes of this host"),
+            ("::1", "is where the nodes of this host"),
+            ("127.0.0.12:4369", "has a port"),
+            ("fe80::12", "is link-local"),
+            ("h2", "is no IP address"),
+        ] {
+            assert!(alias(text).unwrap_err().why.starts_with(why), "{text}");
+        }
+        for (text, why) in [
+            ("", "is empty"),
+            ("*", "is no address to dial"),
+            ("*:4371", "is no address to dial"),
+            ("0.0.0.0", "is no address to dial"),
+            ("h2.example.net:0", "has no possible port"),
+            ("h2.example.net:", "has no possible port"),
+            ("h2:tunnel", "has no possible port"),
+            ("192.0.2.0/24", "is a network"),
+            ("192.0.2.300", "is no IP address"),
+            ("https://h2", "has no possible port"),
+            ("h 2", "is no host name"),
+            ("[2001:db8::2]", "has brackets"),
+            ("fe80::1%eth0", "has a zone id"),
+        ] {
+            let fault = connect(text).unwrap_err();
+            assert!(fault.why.starts_with(why), "{text}: {fault}");
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{Key, LOOPBACKS, address, each};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::{Ports, Words, WrittenDist};
 use crate::config::text::LineCounter;
-use crate::config::{Admin, Dist, Epmd, EpmdBackend, ListenOn, PortSet, PortSetFault};
+use crate::config::{Admin, Dist, Epmd, EpmdBackend, ListenOn, PortSet, PortSetFault, Tls};
 use crate::policy::{DistRules, NamePatterns, PortRule, SelfAt};
 use crate::proto::epmd::DEFAULT_PORT;
 
@@ -39,6 +39,7 @@ type Placed = (ListenOn, Option<Range<usize>>);
 pub(super) struct Beside<'a> {
     pub(super) epmd: &'a Epmd,
     pub(super) admin: &'a Admin,
+    pub(super) tls: &'a Tls,
 }
 
 pub(super) fn build(
@@ -181,6 +182,7 @@ fn listed(written: &Spanned<Ports<'_>>, beside: Beside<'_>, problems: &mut Probl
             // Also where epmd is not served: a bare relay lets peers register names and end it.
             Owner::Epmd => "of epmd, which peers would reach unchecked",
             Owner::AdminListen => "of [admin] listen, which peers would reach",
+            Owner::TlsListen => "of [tls] listen",
         };
         Some(Problem::error(None, format!("{PORTS}: {port} is a port {whose}")))
     })
@@ -218,6 +220,7 @@ fn outside(
         let whose = match owner {
             Owner::EpmdListen => "of [epmd] listen",
             Owner::Epmd => "of epmd, where no peer looks for a node",
+            Owner::TlsListen => "of [tls] listen",
             // It is on loopback, and these ports are not.
             Owner::AdminListen => return None,
         };
@@ -271,11 +274,12 @@ pub(super) enum Owner {
     EpmdListen,
     Epmd,
     AdminListen,
+    TlsListen,
 }
 
 /// The ports of epmd and of the guard, which are no node's whatever `[dist] range` says.
-pub(in crate::config) fn own_ports(epmd: &Epmd, admin: &Admin) -> PortSet {
-    Beside { epmd, admin }.ports()
+pub(in crate::config) fn own_ports(epmd: &Epmd, admin: &Admin, tls: &Tls) -> PortSet {
+    Beside { epmd, admin, tls }.ports()
 }
 
 impl Beside<'_> {
@@ -284,7 +288,8 @@ impl Beside<'_> {
         let behind = self.epmd.backend.addr().map(|addr| addr.port());
         let epmd = behind.into_iter().chain([DEFAULT_PORT]).map(|port| (port, Owner::Epmd));
         let admin = self.admin.listen.iter().map(|addr| (addr.port(), Owner::AdminListen));
-        listen.chain(epmd).chain(admin)
+        let tls = self.tls.listen.iter().map(|(_, port)| (*port, Owner::TlsListen));
+        listen.chain(epmd).chain(admin).chain(tls)
     }
 
     fn ports(self) -> PortSet {

@@ -142,6 +142,7 @@ fn whose(owner: Owner) -> &'static str {
         Owner::EpmdListen => "of [epmd] listen",
         Owner::Epmd => "of epmd, which peers would reach unchecked",
         Owner::AdminListen => "of [admin] listen, which peers would reach",
+        Owner::TlsListen => "of [tls] listen",
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::size::{Sizes, shown, size};
 use super::{Key, SECOND_TO_DAY, Span, duration};
 use crate::config::problem::{Problem, Problems};
 use crate::config::schema::WrittenLimits;
@@ -15,6 +16,10 @@ const SET_UP: Span =
     Span { least: Duration::from_secs(1), most: Duration::from_secs(120), shown: "1s to 120s" };
 const QUICK: Span =
     Span { least: Duration::from_millis(100), most: Duration::from_secs(60), shown: "100ms to 60s" };
+
+/// A link reads up to 512 KiB at one time, and keeps what it has read until the other guard has it.
+const OF_LINK: Sizes = Sizes { least: 1 << 20, most: 1 << 30, shown: "1MiB to 1GiB" };
+const OF_ALL: Sizes = Sizes { least: 1 << 20, most: 1 << 40, shown: "1MiB to 1024GiB" };
 
 pub(super) fn build(written: &WrittenLimits<'_>, epmd: &Epmd, problems: &mut Problems) -> Limits {
     let at = |name| Key("limits", name);
@@ -33,6 +38,11 @@ pub(super) fn build(written: &WrittenLimits<'_>, epmd: &Epmd, problems: &mut Pro
     let rate_per_subnet = number("rate_per_subnet", &written.rate_per_subnet, 1, 8000);
     let half_open = number("half_open", &written.half_open, 1, 1024);
     let half_open_per_address = number("half_open_per_address", &written.half_open_per_address, 1, 256);
+    let mut bytes = |name, written: &Option<_>, bounds, default| {
+        size(at(name), written.as_ref(), bounds, problems).unwrap_or(default)
+    };
+    let replay_per_link = bytes("replay_per_link", &written.replay_per_link, OF_LINK, 4 << 20);
+    let replay = bytes("replay", &written.replay, OF_ALL, 256 << 20);
     let mut time = |name, written: &Option<_>, bounds, default| {
         duration(at(name), written.as_ref(), bounds, problems).unwrap_or(default)
     };
@@ -60,8 +70,11 @@ pub(super) fn build(written: &WrittenLimits<'_>, epmd: &Epmd, problems: &mut Pro
             SET_UP,
             Duration::from_secs(7),
         ),
+        replay_per_link,
+        replay,
     };
     report_disagreement(written, &limits, problems);
+    report_replay(written, &limits, problems);
     report_names(written, &limits, epmd, problems);
     limits
 }
@@ -131,6 +144,18 @@ fn report_disagreement(written: &WrittenLimits<'_>, limits: &Limits, problems: &
             limits.half_open
         );
         problems.push(Problem::warning(written.span(), message));
+    }
+}
+
+/// Reports that all links together may keep less than one of them.
+fn report_replay(written: &WrittenLimits<'_>, limits: &Limits, problems: &mut Problems) {
+    let word = written.replay_per_link.as_ref().or(written.replay.as_ref());
+    if let Some(word) = word.filter(|_| limits.replay_per_link > limits.replay) {
+        let (one, all) = (shown(limits.replay_per_link), shown(limits.replay));
+        let message = format!(
+            "[limits] replay_per_link: {one} is more than replay ({all}), so a link never gets as much"
+        );
+        problems.push(Problem::warning(word.span(), message));
     }
 }
 

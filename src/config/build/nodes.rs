@@ -102,6 +102,7 @@ fn of_peer(
         nodes,
         hidden: stance(at("hidden_nodes"), written.hidden_nodes.as_ref(), problems),
         dynamic: stance(at("dynamic_nodes"), written.dynamic_nodes.as_ref(), problems),
+        hosts: peer.hosts.clone(),
     }
 }
 

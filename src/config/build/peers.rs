@@ -28,6 +28,7 @@ pub(super) struct Peers {
 }
 
 /// A key of one peer, as messages call it. A peer whose name is broken has none.
+#[derive(Clone, Copy)]
 pub(super) struct KeyOf<'n> {
     pub(super) peer: &'n str,
     pub(super) key: &'static str,
@@ -73,7 +74,16 @@ pub(super) fn build(
         }
         // Also without a name, so that what is wrong with its addresses comes at once.
         let name = named.map_or("", |(_, name)| name).to_owned();
-        reader.peers.list.push(Peer { name, line, may_reach: Reach::default() });
+        reader.peers.list.push(Peer {
+            name,
+            line,
+            may_reach: Reach::default(),
+            connect: Vec::new(),
+            hosts: Vec::new(),
+            alias: Vec::new(),
+            identity: Vec::new(),
+            tls: None,
+        });
         if let Some(words) = &written.addresses {
             reader.addresses(words, id);
         }

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::tunnels::Way;
 use super::{Delta, duration, few};
 use crate::config::{Ban, Cluster, CookieFiles, Peer};
 use crate::policy::{BanRules, CookieOf, Cookies, Mode, NodePatterns, NodeRules, Pattern, Stance, Target};
@@ -19,6 +20,7 @@ pub(super) struct Known<'c> {
     nodes: Option<Vec<&'c Pattern>>,
     hidden: Option<Stance>,
     dynamic: Option<Stance>,
+    way: Way<'c>,
 }
 
 impl<'c> Known<'c> {
@@ -27,7 +29,8 @@ impl<'c> Known<'c> {
         let mut all: Vec<Self> = peers
             .iter()
             .enumerate()
-            .map(|(at, Peer { name, may_reach, line: _ })| {
+            .map(|(at, peer)| {
+                let Peer { name, may_reach, .. } = peer;
                 let own = nodes.peers.get(at);
                 Known {
                     name,
@@ -36,6 +39,7 @@ impl<'c> Known<'c> {
                     nodes: own.and_then(|own| own.nodes.as_ref()).map(patterns),
                     hidden: own.and_then(|own| own.hidden),
                     dynamic: own.and_then(|own| own.dynamic),
+                    way: Way::of(peer),
                 }
             })
             .collect();
@@ -60,6 +64,7 @@ impl<'c> Known<'c> {
                 told.push_str(&format!(", {what}: {}", shown(stance)));
             }
         }
+        told.push_str(&self.way.told());
         told
     }
 }
@@ -82,7 +87,7 @@ impl Delta {
     }
 
     pub(super) fn compare_peer(&mut self, old: &Known<'_>, new: &Known<'_>) {
-        let Known { name, addresses, reach, nodes, hidden, dynamic } = new;
+        let Known { name, addresses, reach, nodes, hidden, dynamic, way } = new;
         let key = |key| format!("[[peer]] {name} {key}");
         self.set(&key("addresses"), &old.addresses, addresses);
         self.list(&key("may_reach"), &old.reach, reach, "all");
@@ -90,6 +95,7 @@ impl Delta {
         let own = |stance: &Option<Stance>| stance.map_or(AS_CLUSTER, shown).to_owned();
         self.value(&key("hidden_nodes"), &old.hidden, hidden, own);
         self.value(&key("dynamic_nodes"), &old.dynamic, dynamic, own);
+        self.compare_way(name, &old.way, way);
     }
 
     /// Compares lists that may be left out, which is called `absent`.

@@ -35,7 +35,33 @@ const GUEST: &str = "[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\nnodes = [\"b
 const HIDES: &str = "[[peer]]\nname = \"h2\"\naddresses = [\"h2\", \"192.0.2.2\"]\nhidden_nodes = \"allow\"";
 const ASKS: &str = "[[peer]]\nname = \"h2\"\naddresses = [\"h2\", \"192.0.2.2\"]\ndynamic_nodes = \"allow\"";
 
+/// `[tls]` with a certificate and a key more.
+macro_rules! with_files {
+    ($key:literal) => {
+        concat!("[tls]\ncert = \"/h1.crt\"\nkey = \"/h1.key\"\nca = \"/ca.crt\"\n", $key)
+    };
+}
+
+/// A peer with these keys, to which there is a way.
+macro_rules! peer_with {
+    ($keys:literal) => {
+        concat!(
+            "tls = { cert = \"/a\", key = \"/b\", ca = \"/c\" }\n[[peer]]\nname = \"h2\"\naddresses = [\"h2\"]\n",
+            $keys
+        )
+    };
+}
+
 const TLS: &str = "[[forward]]\nkind = \"dist-tls\"\nports = 9200\n";
+
+const NO_PEER: &str = "tls = { cert = \"/a\", key = \"/b\", ca = \"/c\" }\n";
+const TUNNELLED: &str = peer_with!(
+    "connect = [\"h2\", \"[2001:db8::2]:443\"]\nhosts = \"h2.test\"\nalias = \"127.0.0.12\"\ntls = \"optional\"\n"
+);
+const FILES: &str = with_files!("");
+const FILES_ELSE: &str = "[tls]\ncert = \"/h2.crt\"\nkey = \"/h1.key\"\nca = \"/ca.crt\"\n";
+const KEY: &str = "[tls]\ncert = \"/h1.crt\"\nkey = \"/h2.key\"\nca = \"/ca.crt\"\n";
+const CA: &str = "[tls]\ncert = \"/h1.crt\"\nkey = \"/h1.key\"\nca = \"/old.crt\"\n";
 
 /// A section and a key of it, two texts, and what is told of going from one to the other.
 const EACH_KEY: &[(&str, &str, &str, &str)] = &[
@@ -100,6 +126,43 @@ const EACH_KEY: &[(&str, &str, &str, &str)] = &[
     ),
     ("[[peer]] hidden_nodes", H2, HIDES, "[[peer]] h2 hidden_nodes: as the cluster → allow"),
     ("[[peer]] dynamic_nodes", H2, ASKS, "[[peer]] h2 dynamic_nodes: as the cluster → allow"),
+    (
+        "[[peer]] connect",
+        NO_PEER,
+        TUNNELLED,
+        "[[peer]] h2: added, with h2, by a tunnel to h2:4371, [2001:db8::2]:443, whose hosts are h2.test, at the alias \
+         127.0.0.12, tls: optional",
+    ),
+    (
+        "[[peer]] connect",
+        peer_with!("connect = \"h2\"\n"),
+        peer_with!("connect = [\"h2:4372\", \"h2\"]\n"),
+        "[[peer]] h2 connect: h2:4371 → h2:4372, h2:4371",
+    ),
+    (
+        "[[peer]] hosts",
+        peer_with!("hosts = [\"h2.test\", \"h2\"]\nidentity = \"h2\"\n"),
+        peer_with!("hosts = [\"H2\", \"h9\"]\nidentity = \"h2\"\n"),
+        "[[peer]] h2 hosts: +h9, -h2.test",
+    ),
+    (
+        "[[peer]] alias",
+        peer_with!("connect = \"h2\"\nalias = \"127.0.0.12\"\n"),
+        peer_with!("connect = \"h2\"\nalias = [\"127.0.0.13\"]\n"),
+        "[[peer]] h2 alias: +127.0.0.13, -127.0.0.12",
+    ),
+    (
+        "[[peer]] identity",
+        peer_with!(""),
+        peer_with!("identity = [\"h2\", \"spiffe://test/h2\"]\n"),
+        "[[peer]] h2 identity: +spiffe://test/h2",
+    ),
+    (
+        "[[peer]] tls",
+        peer_with!("connect = \"h2\"\n"),
+        peer_with!("connect = \"h2\"\ntls = \"required\"\n"),
+        "[[peer]] h2 tls: as [tls] default → required",
+    ),
     ("[[peer]] may_reach", "", BOUND, "[[peer]] h2: added, with h2, 192.0.2.2, may reach web-*, !web-9"),
     (
         "[epmd] listen",
@@ -171,6 +234,25 @@ const EACH_KEY: &[(&str, &str, &str, &str)] = &[
         "[[forward]]\nkind = \"dist-tls\"\nports = 9200\nbackend = \"127.0.0.2\"",
         "[[forward]] dist-tls 9200 backend: 127.0.0.1, ::1 → 127.0.0.2",
     ),
+    ("[tls] listen", FILES, with_files!("listen = [\"*\"]"), "[tls] listen: +*:4371"),
+    ("[tls] cert", FILES, FILES_ELSE, "[tls] cert: /h1.crt → /h2.crt"),
+    ("[tls] key", KEY, FILES, "[tls] key: /h2.key → /h1.key"),
+    ("[tls] ca", CA, FILES, "[tls] ca: /old.crt → /ca.crt"),
+    ("[tls] crl", FILES, with_files!("crl = \"/crl.pem\""), "[tls] crl: +/crl.pem"),
+    ("[tls] default", FILES, with_files!("default = \"off\""), "[tls] default: optional → off"),
+    ("[tls] crl_missing", "", "tls.crl_missing = \"accept\"", "[tls] crl_missing: refuse → accept"),
+    ("[tls] crl_stale", "", "tls.crl_stale = \"refuse\"", "[tls] crl_stale: accept → refuse"),
+    ("[tls] crl_partial", "", "tls.crl_partial = \"accept\"", "[tls] crl_partial: refuse → accept"),
+    ("[tls] look_every", "", "tls.look_every = \"0s\"", "[tls] look_every: 1m → never"),
+    ("[tls] resume_for", "", "tls.resume_for = \"1m\"", "[tls] resume_for: 40s → 1m"),
+    ("[tls] warn_before", "", "tls.warn_before = \"7d\"", "[tls] warn_before: 21days → 7days"),
+    (
+        "[limits] replay_per_link",
+        "",
+        "limits.replay_per_link = \"8MiB\"",
+        "[limits] replay_per_link: 4MiB → 8MiB",
+    ),
+    ("[limits] replay", "", "limits.replay = \"1GiB\"", "[limits] replay: 256MiB → 1GiB"),
     ("[limits] connections", "", "limits.connections = 900", "[limits] connections: auto → 900"),
     ("[limits] reserve", "", "limits.reserve = 65", "[limits] reserve: 64 → 65"),
     ("[limits] per_address", "", "limits.per_address = 513", "[limits] per_address: 512 → 513"),

@@ -122,6 +122,14 @@ impl<'a, 'p> Keys<'a, 'p> {
         word(value).or_else(|| self.wrong(key, value, "a string such as \"5s\"", help))
     }
 
+    /// A number of bytes, which is written as a string.
+    pub(super) fn size(&mut self, key: &'static str) -> Option<Word<'a>> {
+        let value = self.value(key)?;
+        let number = value.get_ref().as_integer();
+        let help = number.map(|number| format!("write it with its unit: \"{number}MiB\""));
+        word(value).or_else(|| self.wrong(key, value, "a string such as \"4MiB\"", help))
+    }
+
     /// A list of strings.
     pub(super) fn words(&mut self, key: &'static str) -> Option<Words<'a>> {
         let value = self.value(key)?;
