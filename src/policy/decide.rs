@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::denial::Denial;
 use super::dist::{DistRules, Withheld};
 use super::forward::{ForwardKind, ForwardRules};
+use super::identity::{IdentityRules, NoIdentity, San, TlsMode};
 use super::mode::{Mode, Overlooked};
 use super::network::{HostAnswers, List, NetworkRules, PeerId, Rule, RuleId, Target};
 use super::nodes::NodeRules;
@@ -47,11 +48,22 @@ pub enum Standing {
     Registrant,
 }
 
+/// How a connection came to us.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Carrier {
+    /// As it is.
+    #[default]
+    Plain,
+    /// Within mutual TLS with the guard of this peer, whose certificate was found good.
+    Tunnel(PeerId),
+}
+
 /// Proof that a connection may be here. What it may ask is decided later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
     peer: PeerAddr,
     standing: Standing,
+    carrier: Carrier,
 }
 
 impl Admission {
@@ -66,6 +78,18 @@ impl Admission {
     pub fn standing(&self) -> Standing {
         self.standing
     }
+
+    /// The same of one that has moved: its link came up elsewhere, and goes on from there.
+    #[must_use]
+    pub fn moved_to(self, peer: PeerAddr) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// How it came.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
+    }
 }
 
 /// Where a permit leads.
@@ -77,6 +101,10 @@ pub enum Destination {
     Dist(u16),
     /// The port of this number behind us, of a `[[forward]]`.
     Forward(u16),
+    /// The epmd of a peer.
+    PeerEpmd(PeerId),
+    /// The port of this number at a peer.
+    Peer(PeerId, u16),
 }
 
 impl fmt::Display for Destination {
@@ -85,6 +113,8 @@ impl fmt::Display for Destination {
             Self::Epmd => f.write_str("epmd"),
             Self::Dist(port) => write!(f, "distribution port {port}"),
             Self::Forward(port) => write!(f, "forwarded port {port}"),
+            Self::PeerEpmd(_) => f.write_str("a peer's epmd"),
+            Self::Peer(_, port) => write!(f, "port {port} of a peer"),
         }
     }
 }
@@ -122,6 +152,8 @@ pub struct LinkTarget<'a> {
     pub nodes: &'a [NodeName],
     /// What the peer has said.
     pub speech: Speech<'a>,
+    /// The names of its certificate, where it comes by a tunnel.
+    pub sans: &'a [San],
 }
 
 /// What a peer has said before it is let through.
@@ -167,6 +199,8 @@ pub struct Policy {
     intake: Intake,
     /// For a while, in the place of the configured one.
     mode: Option<Mode>,
+    /// A peer that may come by a tunnel alone, and one of whose addresses is not known.
+    unplaced: Option<PeerId>,
 }
 
 impl Policy {
@@ -177,13 +211,15 @@ impl Policy {
         if rules.network.host_names().any(|(_, list, _)| list == List::Deny) {
             answers.expect_more_of_deny();
         }
-        Self { rules, answers: Arc::new(answers), intake: Intake::Open, mode: None }
+        let unplaced = unplaced(&rules, &answers);
+        Self { rules, answers: Arc::new(answers), intake: Intake::Open, mode: None, unplaced }
     }
 
     /// The same rules with other answers of the resolver.
     #[must_use]
     pub fn with_answers(&self, answers: HostAnswers) -> Self {
-        Self { answers: Arc::new(answers), ..self.clone() }
+        let unplaced = unplaced(&self.rules, &answers);
+        Self { answers: Arc::new(answers), unplaced, ..self.clone() }
     }
 
     /// The same rules, taking new connections of peers or not.
@@ -278,17 +314,21 @@ impl Policy {
     /// then `deny` goes before `allow`; then, at epmd, whoever may register names; then no rule means no.
     ///
     /// # Errors
-    /// No rule lets it in, one keeps it out or is not known yet, or the listener is for self alone.
+    /// No rule lets it in, one keeps it out or is not known yet, the listener is for self alone, or the peer may come by
+    /// a tunnel alone.
     pub fn admit(&self, arrival: &Arrival, role: Role, audience: Audience) -> Result<Admission, Denial> {
         let peer = arrival.peer;
         let ip = peer.ip();
-        if self.rules.self_at.of(role).covers(arrival.local.ip()) && is_self(arrival) {
-            return Ok(Admission { peer, standing: Standing::Itself });
+        let carrier = Carrier::Plain;
+        if role != Role::Tunnel && self.rules.self_at.of(role).covers(arrival.local.ip()) && is_self(arrival)
+        {
+            return Ok(Admission { peer, standing: Standing::Itself, carrier });
         }
         if audience == Audience::ItselfOnly {
             return Err(Denial::NotForPeers);
         }
-        if self.intake == Intake::Draining {
+        // A link that has lost its leg gets another one; what is new is refused when it is known what a leg is for.
+        if self.intake == Intake::Draining && role != Role::Tunnel {
             return Err(Denial::Draining);
         }
         if let Some(rule) = self.find(List::Deny, ip) {
@@ -302,7 +342,19 @@ impl Policy {
             None if role == Role::Epmd && self.rules.epmd.may_register(ip) => Standing::Registrant,
             None => return Err(Denial::NotAllowed),
         };
-        Ok(Admission { peer, standing })
+        let admission = Admission { peer, standing, carrier };
+        self.may_come_plain(&admission, role)?;
+        // It may be a peer whose address nobody knows.
+        let may_be_unplaced = self.unplaced_peer(self.peer_of(&admission)).is_some();
+        if may_be_unplaced && is_plain(&admission, role) { Err(Denial::TlsRequired) } else { Ok(admission) }
+    }
+
+    /// The peer for whose sake plain is refused of an address that is not known as any peer's, though it would be let in
+    /// otherwise: it may come by a tunnel alone, and one of its host names leads nowhere. `of`: whose the address is.
+    #[must_use]
+    pub fn unplaced_peer(&self, of: Option<PeerId>) -> Option<PeerId> {
+        let is_wanted_of_all = self.rules.identities.mode_of(None) == TlsMode::Required;
+        self.unplaced.filter(|_| of.is_none() && !is_wanted_of_all)
     }
 
     /// Does an established link stay? This host's own always do. A peer's does as long as `admit` and
@@ -330,9 +382,77 @@ impl Policy {
         }
         let by = self.find(List::Allow, peer.ip()).or_else(|| self.same_host_name(before.rule(rule)?));
         let standing = self.standing_by(by.ok_or(Denial::NotAllowed)?);
-        let admission = Admission { peer, standing };
+        let plain = Admission { peer, standing, carrier: Carrier::Plain };
+        let admission = match admission.carrier {
+            Carrier::Plain => plain,
+            Carrier::Tunnel(_) => self.identify(&plain, target.sans)?,
+        };
+        self.may_come_plain(&admission, target.role)?;
         self.authorize_link(&admission, target)?;
         Ok(admission)
+    }
+
+    /// Whether a connection may come as it is, where that is not by a tunnel. A tunnel's own listener says more once
+    /// it knows the certificate.
+    fn may_come_plain(&self, admission: &Admission, role: Role) -> Result<(), Denial> {
+        let must_be_tls = self.rules.identities.mode_of(self.peer_of(admission)) == TlsMode::Required;
+        if must_be_tls && is_plain(admission, role) { Err(Denial::TlsRequired) } else { Ok(()) }
+    }
+
+    /// Whose tunnel is it? `names` are those of a certificate that was found good. What comes by it has that
+    /// peer's leave then.
+    ///
+    /// # Errors
+    /// It is nobody's, the address is that of another peer, or the peer is to have no tunnel.
+    pub fn identify(&self, admission: &Admission, names: &[San]) -> Result<Admission, Denial> {
+        let peer = self.rules.identities.peer_of(names).map_err(|none| match none {
+            NoIdentity::Unknown => Denial::UnknownIdentity,
+            NoIdentity::Several => Denial::SeveralIdentities,
+        })?;
+        let of_address = Admission { carrier: Carrier::Plain, ..*admission };
+        match self.peer_of(&of_address) {
+            Some(other) if other != peer => return Err(Denial::IdentityOfAnother(peer)),
+            Some(_) | None => {}
+        }
+        if self.rules.identities.mode_of(Some(peer)) == TlsMode::Off {
+            return Err(Denial::TlsOff);
+        }
+        Ok(Admission { carrier: Carrier::Tunnel(peer), ..*admission })
+    }
+
+    /// May a connection of this host go to a peer? `port`: which one there; `None`: its epmd.
+    ///
+    /// # Errors
+    /// It is not of this host.
+    pub fn authorize_way(
+        &self,
+        admission: &Admission,
+        peer: PeerId,
+        port: Option<u16>,
+    ) -> Result<Permit, Denial> {
+        if admission.standing != Standing::Itself || admission.carrier != Carrier::Plain {
+            return Err(Denial::NotForPeers);
+        }
+        let destination = port.map_or(Destination::PeerEpmd(peer), |port| Destination::Peer(peer, port));
+        Ok(Permit { destination })
+    }
+
+    /// The leave for a question of our own to the epmd of a peer.
+    #[must_use]
+    pub fn own_question(peer: PeerId) -> Permit {
+        Permit { destination: Destination::PeerEpmd(peer) }
+    }
+
+    /// The rules of certificates.
+    #[must_use]
+    pub fn identities(&self) -> &IdentityRules {
+        &self.rules.identities
+    }
+
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_identities(&self) -> &Arc<IdentityRules> {
+        &self.rules.identities
     }
 
     fn same_host_name(&self, old: &Rule) -> Option<RuleId> {
@@ -353,6 +473,9 @@ impl Policy {
     /// The `[[peer]]` that a connection is of. The admission must be this policy's.
     #[must_use]
     pub fn peer_of(&self, admission: &Admission) -> Option<PeerId> {
+        if let Carrier::Tunnel(peer) = admission.carrier {
+            return Some(peer);
+        }
         match admission.standing {
             Standing::Itself | Standing::Registrant => None,
             Standing::NamedPeer(rule) | Standing::NetworkPeer(rule) => self.rule(rule)?.peer,
@@ -513,6 +636,24 @@ fn is_self(arrival: &Arrival) -> bool {
 }
 
 #[cfg(test)]
+mod tunnels;
+
+/// Who registers is no peer, has no guard, and gets at nothing but names.
+fn is_plain(admission: &Admission, role: Role) -> bool {
+    admission.carrier == Carrier::Plain && role != Role::Tunnel && admission.standing != Standing::Registrant
+}
+
+/// A peer that may come by a tunnel alone, and has a host name that leads nowhere: it could come plain from an address that
+/// is let in for another reason.
+fn unplaced(rules: &Rules, answers: &HostAnswers) -> Option<PeerId> {
+    rules.network.host_names().find_map(|(rule, list, _)| {
+        let peer = rules.network.book().get(rule)?.peer?;
+        let is_of_tunnel = rules.identities.mode_of(Some(peer)) == TlsMode::Required;
+        (list == List::Allow && is_of_tunnel && answers.addresses(rule).is_empty()).then_some(peer)
+    })
+}
+
+#[cfg(test)]
 mod tests {
     use super::super::dist::PortRule;
     use super::super::limits::Full;
@@ -541,12 +682,13 @@ mod tests {
             reach: reach.into(),
             self_at: Arc::default(),
             nodes: Arc::default(),
+            identities: Arc::default(),
             mode: Mode::default(),
         })
     }
 
     fn to(outside: u16, inside: u16) -> LinkTarget<'static> {
-        LinkTarget { role: Role::Dist, outside, inside, nodes: &[], speech: Speech::Closed }
+        LinkTarget { role: Role::Dist, outside, inside, nodes: &[], speech: Speech::Closed, sans: &[] }
     }
 
     fn listed(ports: &str) -> DistRules {
@@ -825,6 +967,7 @@ mod tests {
     fn a_guard_that_drains_takes_nothing_new_but_self() {
         let policy = policy(&["192.0.2.2"], &[]).with_intake(Intake::Draining);
         assert_eq!(admit(&policy, "192.0.2.2"), Err(Denial::Draining));
+        assert!(policy.admit(&arrival("192.0.2.2", "192.0.2.1"), Role::Tunnel, Audience::Peers).is_ok());
         assert!(policy.admit(&arrival("127.0.0.1", "127.0.1.1"), Role::Epmd, Audience::Peers).is_ok());
         assert!(policy.admit(&arrival("192.0.2.1", "192.0.2.1"), Role::Epmd, Audience::ItselfOnly).is_ok());
     }

@@ -61,6 +61,18 @@ pub enum Denial {
     WrongAnswer,
     /// What was said is no handshake.
     NoHandshake,
+    /// `tls = "required"`: the peer may come by a tunnel alone.
+    TlsRequired,
+    /// `tls = "off"`: the peer is to have no tunnel.
+    TlsOff,
+    /// No `[[peer]]` has a name of the certificate.
+    UnknownIdentity,
+    /// The certificate has names of more than one `[[peer]]`.
+    SeveralIdentities,
+    /// The certificate is that of this peer, and the address another one's.
+    IdentityOfAnother(PeerId),
+    /// The certificate of the peer's guard is revoked.
+    CertificateRevoked,
 }
 
 impl Denial {
@@ -100,6 +112,12 @@ impl Denial {
             Self::WrongNode => "wrong_node_answered",
             Self::WrongAnswer => "wrong_cookie_answered",
             Self::NoHandshake => "no_handshake",
+            Self::TlsRequired => "tls_required",
+            Self::TlsOff => "tls_off",
+            Self::UnknownIdentity => "unknown_identity",
+            Self::SeveralIdentities => "several_identities",
+            Self::IdentityOfAnother(_) => "wrong_identity",
+            Self::CertificateRevoked => "certificate_revoked",
         }
     }
 
@@ -114,7 +132,13 @@ impl Denial {
             | Self::Draining
             | Self::Banned
             | Self::TooFast(_)
+            | Self::TlsRequired
             | Self::Full(_) => "admit",
+            Self::TlsOff
+            | Self::UnknownIdentity
+            | Self::SeveralIdentities
+            | Self::IdentityOfAnother(_)
+            | Self::CertificateRevoked => "identify",
             Self::HalfOpen(_) | Self::NoHandshake => "inspect",
             Self::LocalOnly(_)
             | Self::UnknownOpcode(_)
@@ -151,6 +175,12 @@ impl Denial {
             | Self::UnknownOpcode(_)
             | Self::NotRelaxed
             | Self::TooManyNames
+            | Self::TlsRequired
+            | Self::TlsOff
+            | Self::UnknownIdentity
+            | Self::SeveralIdentities
+            | Self::IdentityOfAnother(_)
+            | Self::CertificateRevoked
             | Self::PortNotOffered(_) => false,
             Self::Banned
             | Self::NotReachable

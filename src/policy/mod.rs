@@ -9,6 +9,7 @@ mod decide;
 mod denial;
 mod dist;
 mod forward;
+mod identity;
 mod limits;
 mod mode;
 mod names;
@@ -26,11 +27,13 @@ mod rules;
 pub use addr::{LocalAddr, PeerAddr};
 pub use cookie::{Cookie, CookieOf, Cookies, Proved};
 pub use decide::{
-    Admission, Arrival, Destination, Errand, Intake, Leave, LinkTarget, Permit, Policy, Speech, Standing,
+    Admission, Arrival, Carrier, Destination, Errand, Intake, Leave, LinkTarget, Permit, Policy, Speech,
+    Standing,
 };
 pub use denial::Denial;
 pub use dist::{DistRules, PortRule, Withheld};
 pub use forward::{ForwardKind, ForwardRule, ForwardRules};
+pub use identity::{IdentityRules, NoIdentity, San, SanFault, TlsMode};
 pub use limits::{Caps, Full, Room, SlotTable};
 pub use mode::{Mode, Overlooked};
 pub use names::{NamePatterns, NameVerdict, NodePatterns};

@@ -44,6 +44,8 @@ pub struct PeerNodes {
     pub hidden: Option<Stance>,
     /// `dynamic_nodes`
     pub dynamic: Option<Stance>,
+    /// `hosts`: the host parts of the names of its nodes, in lower case; empty: any.
+    pub hosts: Vec<String>,
 }
 
 /// What each `[[peer]]` says of its nodes, and which of them lists a name.
@@ -158,6 +160,23 @@ impl NodeRules {
         let is_own = self.own(peer).is_some_and(|(_, own)| own.lists(name).is_some());
         match self.peers.owner_of(name) {
             Some((owner, _)) if !is_own => Err(Denial::NameOfPeer(owner)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// May the node that answers behind a peer's tunnel be this one? Its name is one that the peer may claim, and leads
+    /// to it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn judge_answering(&self, peer: PeerId, answered: &FullName) -> Result<(), Denial> {
+        let ruling = self.rule_on_name(Some(peer), answered.as_str());
+        ruling.denial().map_or(Ok(()), Err)?;
+        let is_of = |hosts: &[String]| hosts.iter().any(|host| host.eq_ignore_ascii_case(answered.host()));
+        match self.own(Some(peer)) {
+            Some((_, PeerNodes { hosts, .. })) if !hosts.is_empty() && !is_of(hosts) => {
+                Err(Denial::WrongNode)
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -429,6 +448,30 @@ mod tests {
         // It did not choose the name, so that its own list does not bind it.
         assert_eq!(rules.judge_given(H3, &given("3K2@h3")), Ok(()));
         assert_eq!(rules.judge_given(None, &given("3K2@h9")), Ok(()));
+    }
+
+    #[test]
+    fn the_node_that_answers_behind_a_tunnel_is_one_of_the_peers() {
+        let hosts = vec!["h3".to_owned(), "h3.example.net".to_owned()];
+        let rules = NodeRules {
+            nodes: Some(list(&["*@*", "!*@h1"])),
+            ..with_peers(vec![peer(&["*@h2", "!old@h2"]), PeerNodes { hosts, ..PeerNodes::default() }])
+        };
+        let (h2, h3) = (PeerId(0), PeerId(1));
+        for (who, name, expected) in [
+            (h2, "a@h2", Ok(())),
+            (h2, "old@h2", Err(Denial::NodeName)),
+            (h2, "a@h3", Err(Denial::NodeName)),
+            (h3, "a@h3", Ok(())),
+            (h3, "a@H3.example.net", Ok(())),
+            (h3, "a@h9", Err(Denial::WrongNode)),
+            (h3, "a@h2", Err(Denial::NameOfPeer(PeerId(0)))),
+            (h3, "a@h1", Err(Denial::NodeName)),
+            (PeerId(7), "a@h9", Ok(())),
+        ] {
+            let answered = FullName::new(name.as_bytes()).unwrap();
+            assert_eq!(rules.judge_answering(who, &answered), expected, "{who:?} {name}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub enum Role {
     DistTls,
     /// Connections to any other port between nodes, by `[[forward]]`.
     Tcp,
+    /// Mutual TLS with the guards of peers, which carries all of these.
+    Tunnel,
 }
 
 impl Role {
@@ -22,7 +24,7 @@ impl Role {
     pub fn has_handshake(self) -> bool {
         match self {
             Self::Dist | Self::DistTls => true,
-            Self::Epmd | Self::Tcp => false,
+            Self::Epmd | Self::Tcp | Self::Tunnel => false,
         }
     }
 
@@ -34,6 +36,7 @@ impl Role {
             Self::Dist => "dist",
             Self::DistTls => "dist-tls",
             Self::Tcp => "tcp",
+            Self::Tunnel => "tunnel",
         }
     }
 }

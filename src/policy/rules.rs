@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::dist::DistRules;
 use super::forward::ForwardRules;
+use super::identity::IdentityRules;
 use super::mode::Mode;
 use super::names::NamePatterns;
 use super::network::{NetworkRules, PeerId};
@@ -31,6 +32,8 @@ pub struct Rules {
     pub self_at: Arc<SelfRules>,
     /// Of the names that nodes claim.
     pub nodes: Arc<NodeRules>,
+    /// Of certificates, and of who must have one.
+    pub identities: Arc<IdentityRules>,
     /// Whether the rules of who speaks are enforced.
     pub mode: Mode,
 }
@@ -50,7 +53,7 @@ impl SelfRules {
     pub fn of(&self, role: Role) -> &SelfAt {
         match role {
             Role::Epmd => &self.epmd,
-            Role::Dist | Role::DistTls | Role::Tcp => &self.dist,
+            Role::Dist | Role::DistTls | Role::Tcp | Role::Tunnel => &self.dist,
         }
     }
 }
