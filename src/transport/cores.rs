@@ -68,7 +68,7 @@ impl Withheld {
         let never = Rlimit { current: Some(0), maximum: Some(0) };
         let limited = setrlimit(Resource::Core, never).map_err(|error| CoreFault::Limit(error.into()));
         if let Some(error) = self.fault.or(limited.err()) {
-            let help = "a core dump of the guard would have the cookies in it: keep it from making any \
+            let help = "a core dump of the guard would have the cookies and keys in it: keep it from making any \
                         (LimitCORE=0, /proc/sys/kernel/core_pattern), or mount /proc for it";
             let cause =
                 std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));

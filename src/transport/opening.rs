@@ -3,12 +3,12 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::dialer::Upstream;
 use super::relay::{How, Side};
 use super::traffic::{Direction, Traffic};
+use super::wire::Wire;
 
 /// The most that is held at one time: a record of TLS at most, and never more of what is on its way.
 const BUFFER: usize = 16 * 1024;
@@ -44,12 +44,12 @@ pub enum Opened<R> {
 ///
 /// Both sockets stay as they are when it ends, for the relay or to be closed.
 pub async fn open<R: Copy>(
-    (down, up): (&TcpStream, &Upstream),
+    (down, up): (&Wire, &Upstream),
     traffic: &Traffic,
     step: Duration,
     mut show: impl FnMut(Side, &[u8]) -> Verdict<R>,
 ) -> Opened<R> {
-    let up = up.stream();
+    let up = up.wire();
     let mut buffer = vec![0; BUFFER];
     let mut deadline = Instant::now() + step;
     loop {
@@ -90,7 +90,7 @@ pub async fn open<R: Copy>(
 ///
 /// # Errors
 /// The socket failed.
-pub async fn hand_on(bytes: &[u8], to: &TcpStream, moved: &Direction) -> io::Result<()> {
+pub async fn hand_on(bytes: &[u8], to: &Wire, moved: &Direction) -> io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
         to.writable().await?;

@@ -17,6 +17,8 @@ use super::buffers::BufferPool;
 use super::dialer::Upstream;
 use super::reply::reset;
 use super::traffic::{Direction, Traffic};
+use super::wire::Wire;
+use crate::proto::tunnel::Refusal;
 
 /// One of the two ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Ended {
     By(Side, How),
     /// One direction had ended and the other one moved no byte for too long.
     HalfClosedTooLong(Side),
+    /// The tunnel lost its leg, and there was no other one in time.
+    LegLost,
     /// We were told to stop.
     Stopped,
 }
@@ -72,6 +76,8 @@ pub struct Relay {
     pub buffers: BufferPool,
     /// For the silence of the remaining direction once the other has ended.
     pub half_close_timeout: Duration,
+    /// How long a link within a tunnel waits for another leg.
+    pub resume_for: Duration,
 }
 
 impl Relay {
@@ -81,11 +87,34 @@ impl Relay {
     /// Dropping the future closes both sockets; no byte is held anywhere but in it.
     pub async fn run(
         &self,
-        (down, up): (TcpStream, Upstream),
+        (down, up): (Wire, Upstream),
         traffic: &Traffic,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = Refusal>,
     ) -> Ended {
-        let up = up.into_stream();
+        match (down, up.into_wire()) {
+            (Wire::Tcp(down), Wire::Tcp(up)) => self.join((down, up), traffic, stop).await,
+            (Wire::Tunnel(link), Wire::Tcp(node)) => {
+                self.carry(*link, (node, Side::Upstream), traffic, stop).await
+            }
+            (Wire::Tcp(node), Wire::Tunnel(link)) => {
+                self.carry(*link, (node, Side::Downstream), traffic, stop).await
+            }
+            // No permit leads from one tunnel into another: only what this host dials has one to a peer.
+            (Wire::Tunnel(one), Wire::Tunnel(other)) => {
+                one.reset();
+                other.reset();
+                Ended::Stopped
+            }
+        }
+    }
+
+    /// Between two sockets.
+    async fn join(
+        &self,
+        (down, up): (TcpStream, TcpStream),
+        traffic: &Traffic,
+        stop: impl Future<Output = Refusal>,
+    ) -> Ended {
         let Traffic { up: to_up, down: to_down } = traffic;
         let ended = {
             let (down, up) = ((&down, Side::Downstream), (&up, Side::Upstream));
@@ -105,12 +134,12 @@ impl Relay {
             };
             tokio::select! {
                 ended = both => ended,
-                () = stop => Ended::Stopped,
+                _ = stop => Ended::Stopped,
             }
         };
         match ended {
             // Bytes may be lost, so that no end must take it for a close in good order.
-            Ended::By(_, How::Reset) | Ended::HalfClosedTooLong(_) => {
+            Ended::By(_, How::Reset) | Ended::HalfClosedTooLong(_) | Ended::LegLost => {
                 reset(&down);
                 reset(&up);
             }

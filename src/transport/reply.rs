@@ -8,6 +8,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::wire::Wire;
+
 /// How much of what a peer still sends is thrown away, and for how long, before we close over it.
 const DISCARD_BYTES: usize = 64 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(2);
@@ -56,4 +58,13 @@ pub fn keep_alive(stream: &TcpStream) {
 pub fn reset(stream: &TcpStream) {
     // A socket that is broken already cannot be set, and need not be.
     SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap_or_default();
+}
+
+/// Closes so that what was sent last arrives; see [`answer_and_close`].
+pub async fn close_after(wire: Wire, timeout: Duration) {
+    match wire {
+        // Whoever does not take it has gone, which is what was to come of it.
+        Wire::Tcp(stream) => answer_and_close(stream, &[], timeout).await.unwrap_or_default(),
+        Wire::Tunnel(link) => link.finish(timeout).await,
+    }
 }
