@@ -8,7 +8,7 @@
 //! | rank | modules |
 //! | --- | --- |
 //! | 8 | [`cli`] |
-//! | 7 | [`app`], [`compat`] |
+//! | 7 | [`app`], [`certs`], [`compat`] |
 //! | 6 | [`control`] |
 //! | 5 | [`session`] |
 //! | 4 | [`transport`] |
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod certs;
 pub mod cli;
 pub mod compat;
 pub mod config;

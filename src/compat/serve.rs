@@ -153,7 +153,7 @@ async fn run(
     drop(names.resolve(snapshots.current().policy.network(), FIRST_ANSWERS).await);
     helpers.spawn(tell_of_quiet_refusals(Arc::clone(&context)));
     let stop = CancellationToken::new();
-    let service = Service { audience: Audience::Peers, inside: 0, nodes: Arc::default() };
+    let service = Service { audience: Audience::Peers, inside: 0, nodes: Arc::default(), toward: None };
     let (service, served) = watch::channel(service);
     for listener in listeners {
         let post = Post { role: Role::Epmd, service: served.clone() };

@@ -35,6 +35,9 @@ pub struct Service {
     /// The names of the node behind it, the one that is shown first; empty where none is known, or more than
     /// are kept, so that they are not all known.
     pub nodes: Arc<[NodeName]>,
+    /// The `[[peer]]` for whom the listener stands, by its name, where it is an alias of one; `None`: it leads
+    /// to what is behind us.
+    pub toward: Option<Arc<str>>,
 }
 
 impl Service {
@@ -67,7 +70,19 @@ pub async fn accept(mut listener: Listener, post: Post, context: Arc<Context>, s
             Ok((snapshot, admission, slot)) => {
                 let id = context.next_id();
                 let current = current.clone();
-                let session = Session { role, admission, snapshot, arrival, service, current, id, slot };
+                let session = Session {
+                    role,
+                    admission,
+                    snapshot,
+                    arrival,
+                    service,
+                    current,
+                    sans: Arc::default(),
+                    shown: None,
+                    id,
+                    slot: slot.map(Arc::new),
+                    link: None,
+                };
                 context.sessions.spawn(walk(accepted.stream, session, Arc::clone(&context)));
             }
             Err(denial) => refuse(&context, accepted, role, denial),
@@ -80,7 +95,7 @@ fn admit(
     arrival: &Arrival,
     role: Role,
     audience: Audience,
-) -> Result<(Arc<Snapshot>, Admission, Slot), Denial> {
+) -> Result<(Arc<Snapshot>, Admission, Option<Slot>), Denial> {
     let snapshot = context.snapshot();
     let admission = snapshot.policy.admit(arrival, role, audience)?;
     if snapshot.policy.mode() == Mode::Enforce {
@@ -91,7 +106,13 @@ fn admit(
         log_would_refuse(context, &Refused { arrival: *arrival, role, denial, claimed: None, detail: None });
     }
     context.speakers.pace(&admission).map_err(Denial::TooFast)?;
-    let slot = context.take_slot(&admission).map_err(Denial::Full)?;
+    // Up to where it is known what a tunnel is for it has a place among the handshakes that are not done.
+    let slot = match role {
+        Role::Tunnel => None,
+        Role::Epmd | Role::Dist | Role::DistTls | Role::Tcp => {
+            Some(context.take_slot(&admission).map_err(Denial::Full)?)
+        }
+    };
     Ok((snapshot, admission, slot))
 }
 
@@ -114,7 +135,7 @@ mod tests {
     fn a_node_is_called_by_each_of_its_names_and_one_of_none_may_have_any() {
         let called = |names: &[&str]| {
             let nodes = names.iter().map(|name| AliveName::new(name.as_bytes()).unwrap().into()).collect();
-            let service = Service { audience: Audience::Peers, inside: 1, nodes };
+            let service = Service { audience: Audience::Peers, inside: 1, nodes, toward: None };
             (service.node().map(ToString::to_string), service.is_called("web"), service.is_called("web2"))
         };
         assert_eq!(called(&["db", "web"]), (Some("db".to_owned()), true, false));

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use super::close::{CloseReason, Outcome, Party};
 use super::connection::Session;
 use super::context::{Context, Slot};
@@ -11,8 +9,10 @@ use super::handshake_end::HandshakeEnd;
 use super::inlet::Inlet;
 use super::links::{Heard, Link};
 use super::snapshot::Snapshot;
+use super::tunnel;
 use crate::policy::{Admission, Denial};
-use crate::transport::{Traffic, Upstream, hand_on, reset};
+use crate::proto::tunnel::Refusal;
+use crate::transport::{Traffic, Upstream, Wire, hand_on};
 
 /// What is left of how a link came up.
 #[derive(Debug, Default)]
@@ -32,24 +32,35 @@ pub(super) struct Inlets {
 
 /// Takes the link in, passes on what is left of its handshake, and relays until it ends.
 pub(super) async fn carry(
-    ends: (TcpStream, Upstream),
+    ends: (Wire, Upstream),
     link: Link,
     rest: Rest,
     session: &Session,
     context: &Context,
 ) -> Outcome {
     let Rest { inlets, place } = rest;
+    let mut link = link;
+    if let Some(tunnelled) = [&ends.0, ends.1.wire()].into_iter().find_map(Wire::tunnelled) {
+        (link.tunnel, link.shown) = (Some(tunnelled.id()), tunnelled.shown());
+    }
+    let name = link.tunnel;
     let entered = context.links.enter(link, &context.metrics);
     let link = Arc::clone(&entered.link);
     let moved = || (link.traffic.up.bytes(), link.traffic.down.bytes());
     let ended = |reason: CloseReason| {
-        reset(&ends.0);
-        reset(ends.1.stream());
+        for end in [&ends.0, ends.1.wire()] {
+            end.reset();
+            tunnel::refuse(end, reason);
+        }
         let (up, down) = moved();
-        Outcome::from(reason).moved(up, down)
+        Outcome { link: name.map(Box::new), ..Outcome::from(reason).moved(up, down) }
     };
     // A reload while it came up did not find it among the links.
-    let snapshot = match authorize(session, context, &link.heard) {
+    let authorized = authorize(session, context, &link.heard).and_then(|authorized| {
+        link.judge_peer(&authorized.0)?;
+        Ok(authorized)
+    });
+    let snapshot = match authorized {
         Ok((snapshot, admission)) => {
             link.hold(admission, snapshot.generation);
             snapshot
@@ -66,8 +77,11 @@ pub(super) async fn carry(
     let mut revoked = None;
     let stop = async {
         tokio::select! {
-            denial = link.revoked() => revoked = Some(denial),
-            () = context.stop.cancelled() => {}
+            denial = revocation(&link, context) => {
+                revoked = Some(denial);
+                Refusal::Revoked
+            }
+            () = context.stop.cancelled() => Refusal::Draining,
         }
     };
     let relayed = context.relay(&snapshot).run(ends, &link.traffic, stop).await;
@@ -80,7 +94,20 @@ pub(super) async fn carry(
         }
     };
     let (up, down) = moved();
-    outcome.moved(up, down)
+    Outcome { link: name.map(Box::new), ..outcome.moved(up, down) }
+}
+
+/// Until the link is not permitted any more.
+async fn revocation(link: &Link, context: &Context) -> Denial {
+    loop {
+        tokio::select! {
+            denial = link.revoked() => return denial,
+            // A leg that took the place of another one was judged by what was in force when it was dialled.
+            () = link.shown.changed() => if let Err(denial) = link.judge_again(&context.snapshot()) {
+                return denial;
+            },
+        }
+    }
 }
 
 /// Its address and its name are good, from now on for a day. A dynamic node is known by its host, since its name is
@@ -105,7 +132,7 @@ fn authorize(
 /// The node's proof, and what came behind it in the same segment. Bytes that are lost here would be lost unseen, so
 /// that the link ends where they cannot be handed on.
 async fn pass_on(
-    (stream, upstream): &(TcpStream, Upstream),
+    (stream, upstream): &(Wire, Upstream),
     Inlets { down, up }: Inlets,
     traffic: &Traffic,
     snapshot: &Snapshot,
@@ -113,7 +140,7 @@ async fn pass_on(
     let patience = snapshot.config.limits.handshake_timeout;
     for (to, inlet, moved, party) in [
         (stream, up, &traffic.down, Party::Downstream),
-        (upstream.stream(), down, &traffic.up, Party::Upstream),
+        (upstream.wire(), down, &traffic.up, Party::Upstream),
     ] {
         match tokio::time::timeout(patience, hand_on(inlet.bytes(), to, moved)).await {
             Ok(Ok(())) => {}
@@ -138,7 +165,8 @@ fn tell_opened(session: &Session, context: &Context, link: &Link) {
     };
     tracing::info!(
         id = session.id, role = %session.role, peer = %session.arrival.peer,
-        listener = %session.arrival.local, claimed = peer.map(display), answered = answered.map(display),
+        listener = %session.arrival.local, link = link.tunnel.map(display), toward = session.service.toward.as_deref(),
+        claimed = peer.map(display), answered = answered.map(display),
         hidden, handshake, node = link.node.as_ref().map(display), inside = link.inside, "link_opened"
     );
 }

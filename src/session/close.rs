@@ -2,8 +2,9 @@
 
 use super::handshake_end::HandshakeEnd;
 use crate::policy::Denial;
-use crate::proto::epmd::Malformed;
-use crate::transport::{Ended, How, Side};
+use crate::proto::epmd::{Malformed, Opcode};
+use crate::proto::tunnel::LinkId;
+use crate::transport::{Ended, How, Side, Wire};
 
 /// The end that went first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub enum CloseReason {
     BackendRefused,
     /// epmd's answer was none.
     BackendFault,
+    /// The guard of the peer for whom the address stands could not be asked.
+    NoWay,
+    /// That is asked of the epmd of one's own host, and not at an address that stands for a peer.
+    NotAtAlias(Opcode),
     /// epmd has that name already.
     NotRegistered,
     /// The name was thrown out, by STOP.
@@ -53,6 +58,16 @@ pub enum CloseReason {
     HalfClosed,
     /// A reload took the leave of the link away.
     Revoked(Denial),
+    /// The tunnel lost its connection, and there was no other one in time.
+    LegLost,
+    /// A leg of a tunnel came to nothing, for this reason.
+    LegFailed(&'static str),
+    /// A leg was given to a link that had lost its own.
+    LegTaken,
+    /// A leg was to be given to a link that is not there.
+    UnknownLink,
+    /// The guard of the peer refused the link.
+    RefusedByPeer,
     /// We were told to stop.
     Stopped,
 }
@@ -72,6 +87,8 @@ impl CloseReason {
             Self::BackendTimeout => "backend_timeout",
             Self::BackendRefused => "backend_refused",
             Self::BackendFault => "backend_fault",
+            Self::NoWay => "no_way",
+            Self::NotAtAlias(_) => "not_at_alias",
             Self::NotRegistered => "not_registered",
             Self::Unregistered => "unregistered_by_stop",
             Self::RegistrationEnded(Party::Downstream) => "unregistered_by_node",
@@ -83,6 +100,11 @@ impl CloseReason {
             Self::LinkReset(Party::Upstream) => "reset_by_upstream",
             Self::HalfClosed => "half_closed",
             Self::Revoked(_) => "revoked",
+            Self::LegLost => "leg_lost",
+            Self::LegFailed(reason) => reason,
+            Self::LegTaken => "leg_taken",
+            Self::UnknownLink => "unknown_link",
+            Self::RefusedByPeer => "refused_by_peer",
             Self::Stopped => "stopped",
         }
     }
@@ -95,6 +117,11 @@ impl CloseReason {
             Some(malformed.to_string())
         } else if let Self::Handshake(end) = self {
             end.detail()
+        } else if let Self::NotAtAlias(opcode) = self {
+            Some(format!(
+                "{opcode} at an address that stands for a peer; names are registered, and epmd is told what to do, at \
+                 127.0.0.1 or ::1"
+            ))
         } else {
             None
         }
@@ -146,6 +173,7 @@ impl From<Ended> for CloseReason {
             Ended::By(side, How::Fin) => Self::LinkClosed(side.into()),
             Ended::By(side, How::Reset) => Self::LinkReset(side.into()),
             Ended::HalfClosedTooLong(_) => Self::HalfClosed,
+            Ended::LegLost => Self::LegLost,
             Ended::Stopped => Self::Stopped,
         }
     }
@@ -161,6 +189,8 @@ pub(super) struct Outcome {
     pub(super) claimed: Option<String>,
     /// What went wrong, in words.
     pub(super) detail: Option<String>,
+    /// What both guards call it, where it went through a tunnel.
+    pub(super) link: Option<Box<LinkId>>,
     pub(super) bytes_up: u64,
     pub(super) bytes_down: u64,
 }
@@ -168,7 +198,7 @@ pub(super) struct Outcome {
 impl From<CloseReason> for Outcome {
     fn from(reason: CloseReason) -> Self {
         let detail = reason.detail();
-        Self { reason, asked: None, claimed: None, detail, bytes_up: 0, bytes_down: 0 }
+        Self { reason, asked: None, claimed: None, detail, link: None, bytes_up: 0, bytes_down: 0 }
     }
 }
 
@@ -185,6 +215,13 @@ impl Outcome {
 
     pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    /// It has gone through the tunnel that one of these is, if one is.
+    pub(super) fn through<'a>(mut self, wires: impl IntoIterator<Item = &'a Wire>) -> Self {
+        let tunnelled = wires.into_iter().find_map(Wire::tunnelled);
+        self.link = tunnelled.map(|link| Box::new(link.id())).or(self.link);
         self
     }
 

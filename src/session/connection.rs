@@ -1,5 +1,6 @@
 //! What is known of one connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -7,10 +8,14 @@ use tokio::sync::watch;
 use super::accept::Service;
 use super::context::{Context, Slot};
 use super::snapshot::Snapshot;
-use crate::policy::{Admission, Arrival, Denial, Leave, LinkTarget, Role, Source, Speech};
+use crate::policy::{
+    Admission, Arrival, Carrier, Denial, Intake, Leave, LinkTarget, Role, San, Source, Speech,
+};
+use crate::proto::tunnel::LinkId;
+use crate::transport::tunnel::Shown;
 
 /// What is known of a connection while it lives.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) role: Role,
     pub(super) admission: Admission,
@@ -20,9 +25,25 @@ pub(super) struct Session {
     /// What its listener served when it was accepted, and what it serves now.
     pub(super) service: Service,
     pub(super) current: watch::Receiver<Service>,
+    /// The names of its certificate, where it comes by a tunnel.
+    pub(super) sans: Arc<[San]>,
+    /// That certificate, with those above it.
+    pub(super) shown: Option<Shown>,
     pub(super) id: u64,
-    /// Held until the closing event.
-    pub(super) slot: Slot,
+    /// Held until the closing event; a tunnel has none until it is known what it is for.
+    pub(super) slot: Option<Arc<Slot>>,
+    /// What the link is called between the guards, where it comes by a tunnel.
+    pub(super) link: Option<LinkName>,
+}
+
+/// What a link is called between two guards.
+#[derive(Debug, Clone)]
+pub(super) struct LinkName {
+    pub(super) id: LinkId,
+    /// The node's end of the connection that the other guard took.
+    pub(super) source: SocketAddr,
+    /// The other guard's number of it.
+    pub(super) trace: u64,
 }
 
 impl Session {
@@ -30,12 +51,24 @@ impl Session {
     /// about again before a byte of it goes upstream.
     pub(super) fn renew(&self, context: &Context) -> Result<(Arc<Snapshot>, Admission), Denial> {
         let now = context.snapshot();
+        if let Some(shown) = &self.shown {
+            now.still_trusts(shown)?;
+        }
         // The listener may have come to be for this host alone.
         let audience = self.current.borrow().audience;
         if now.generation == self.snapshot.generation && audience == self.service.audience {
             return Ok((now, self.admission));
         }
-        let admission = now.policy.admit(&self.arrival, self.role, audience)?;
+        let admission = match self.admission.carrier() {
+            Carrier::Plain => now.policy.admit(&self.arrival, self.role, audience)?,
+            Carrier::Tunnel(_) => {
+                if self.role != Role::Tunnel && now.policy.intake() == Intake::Draining {
+                    return Err(Denial::Draining);
+                }
+                let admission = now.policy.admit(&self.arrival, Role::Tunnel, audience)?;
+                now.policy.identify(&admission, &self.sans)?
+            }
+        };
         Ok((now, admission))
     }
 
@@ -48,11 +81,20 @@ impl Session {
     ) -> Result<Leave, Denial> {
         let (outside, inside) = (self.arrival.local.port(), self.service.inside);
         let now = self.current.borrow();
+        if now.toward != self.service.toward {
+            return Err(Denial::PortNotOffered(outside));
+        }
+        if let Some(peer) = &now.toward {
+            let peer = snapshot.peer_called(peer).ok_or(Denial::PortNotOffered(outside))?;
+            let permit = snapshot.policy.authorize_way(admission, peer, Some(inside))?;
+            return Ok(Leave { permit, overlooked: None });
+        }
         // The port may have come to lead elsewhere since the connection was accepted.
         if now.inside != inside {
             return Err(Denial::PortNotOffered(outside));
         }
-        let target = LinkTarget { role: self.role, outside, inside, nodes: &now.nodes, speech };
+        let target =
+            LinkTarget { role: self.role, outside, inside, nodes: &now.nodes, speech, sans: &self.sans };
         snapshot.policy.authorize_link(admission, &target)
     }
 

@@ -5,17 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::links::Links;
 use super::mapper::Mapper;
 use super::ports::Ports;
-use super::snapshot::{Snapshot, Snapshots};
+use super::snapshot::{Snapshot, Snapshots, memory};
 use super::speakers::{Speakers, half_open_caps};
-use crate::policy::{Admission, Caps, Full, SlotTable, Standing};
+use super::tunnel::{AskError, Ways};
+use crate::policy::{Admission, Caps, Full, Permit, SlotTable, Standing};
 use crate::telemetry::{Metrics, RefusalLog, Reminders};
+use crate::transport::tunnel::Tunnels;
 use crate::transport::{BufferPool, Relay};
 
 /// Shared by all connections of a guard.
@@ -43,6 +45,10 @@ pub struct Context {
     buffers: BufferPool,
     /// The links that are up.
     pub links: Links,
+    /// The ways to the guards of peers.
+    pub ways: Ways,
+    /// What all tunnels share.
+    pub tunnels: Tunnels,
     /// What was counted.
     pub metrics: Metrics,
     /// What was refused lately.
@@ -102,8 +108,8 @@ struct Asking {
     peers: Semaphore,
     itself: Semaphore,
     /// Lists of the embedded epmd, each of which may be some megabytes.
-    lists_of_peers: Semaphore,
-    lists_of_itself: Semaphore,
+    lists_of_peers: Arc<Semaphore>,
+    lists_of_itself: Arc<Semaphore>,
 }
 
 /// See [`Asking`]. More than this only makes epmd, which has one thread, switch more often.
@@ -128,7 +134,7 @@ impl Context {
         let names = caps.names(first.config.limits.names);
         let speakers = Speakers::new(&first.config.limits, first.config.ban.rules);
         let [peers, itself] = [ASKING_AT_ONCE; 2].map(Semaphore::new);
-        let [lists_of_peers, lists_of_itself] = [LISTS_AT_ONCE; 2].map(Semaphore::new);
+        let [lists_of_peers, lists_of_itself] = [LISTS_AT_ONCE; 2].map(|most| Arc::new(Semaphore::new(most)));
         let asking = Asking { peers, itself, lists_of_peers, lists_of_itself };
         Self {
             snapshots,
@@ -145,6 +151,8 @@ impl Context {
             asking,
             buffers: BufferPool::default(),
             links: Links::default(),
+            ways: Ways::default(),
+            tunnels: Tunnels::new(memory(first.config.limits.replay)),
             metrics: Metrics::new(),
             refusals: RefusalLog::default(),
             would_refuse: RefusalLog::default(),
@@ -160,28 +168,43 @@ impl Context {
             Standing::Itself => &self.asking.itself,
             Standing::NamedPeer(_) | Standing::NetworkPeer(_) | Standing::Registrant => &self.asking.peers,
         };
-        self.place_in(places).await
+        tokio::time::timeout(self.snapshot().backend_timeout(), places.acquire()).await.ok()?.ok()
     }
 
-    /// The same for a list of the embedded epmd.
-    pub(super) async fn place_to_list(&self, standing: Standing) -> Option<SemaphorePermit<'_>> {
+    /// The same for a list of the embedded epmd, for as long as it is not sent.
+    pub(super) async fn place_to_list(&self, standing: Standing) -> Option<OwnedSemaphorePermit> {
         let places = match standing {
             Standing::Itself => &self.asking.lists_of_itself,
             Standing::NamedPeer(_) | Standing::NetworkPeer(_) | Standing::Registrant => {
                 &self.asking.lists_of_peers
             }
         };
-        self.place_in(places).await
-    }
-
-    async fn place_in<'a>(&self, places: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
-        tokio::time::timeout(self.snapshot().backend_timeout(), places.acquire()).await.ok()?.ok()
+        let place = Arc::clone(places).acquire_owned();
+        tokio::time::timeout(self.snapshot().backend_timeout(), place).await.ok()?.ok()
     }
 
     /// The generation in force.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshots.current()
+    }
+
+    /// The generations, to be asked for the one in force later.
+    pub(super) fn snapshots(&self) -> Snapshots {
+        self.snapshots.clone()
+    }
+
+    /// Asks the epmd of a peer; as [`Ways`] do.
+    ///
+    /// # Errors
+    /// The peer cannot be asked, or does not answer in time.
+    pub async fn ask_peer(
+        &self,
+        permit: &Permit,
+        snapshot: &Snapshot,
+        body: &[u8],
+    ) -> Result<Vec<u8>, AskError> {
+        self.ways.ask(permit, body, (snapshot, self.snapshots(), &self.tunnels)).await
     }
 
     /// Changes with the generation in force.
@@ -192,7 +215,11 @@ impl Context {
     /// How a link that comes up now is carried.
     pub(super) fn relay(&self, snapshot: &Snapshot) -> Relay {
         let half_close_timeout = snapshot.config.limits.half_close_timeout;
-        Relay { buffers: self.buffers.clone(), half_close_timeout }
+        Relay {
+            buffers: self.buffers.clone(),
+            half_close_timeout,
+            resume_for: snapshot.config.tls.resume_for,
+        }
     }
 
     /// The table of connections, while the value is held.

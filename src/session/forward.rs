@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::account::{Refused, log_would_refuse};
@@ -15,10 +14,10 @@ use super::handshake_end::HandshakeEnd;
 use super::links::{Heard, Link};
 use super::offend::offend;
 use super::snapshot::Snapshot;
+use super::tunnel;
 use crate::policy::{Admission, Denial, Offence, Overlooked, Permit, Role, Speech};
 use crate::proto::tls::{Began, LONGEST_FIRST, NotTls, Records, first_record};
-use crate::telemetry::describe;
-use crate::transport::{How, Opened, Side, Upstream, Verdict, answer_and_close, hand_on, open, reset};
+use crate::transport::{How, Opened, Side, Upstream, Verdict, Wire, close_after, hand_on, open};
 
 /// What a peer has said before anything was dialled, and its place among the handshakes that are not done.
 #[derive(Debug)]
@@ -31,14 +30,14 @@ struct Hello {
 type Authorized = (Arc<Snapshot>, Admission, Permit);
 
 /// Connects the peer to the port behind us that its own leads to, and carries the bytes.
-pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Context) -> Outcome {
+pub(super) async fn serve(stream: Wire, session: &Session, context: &Context) -> Outcome {
     let asked = format!("port {}", session.arrival.local.port());
     let served = link(stream, session, context).await;
     served.unwrap_or_else(|ended| ended).asked(asked)
 }
 
 /// Either way the outcome; the error is that of a connection that never became a link.
-async fn link(stream: TcpStream, session: &Session, context: &Context) -> Result<Outcome, Outcome> {
+async fn link(stream: Wire, session: &Session, context: &Context) -> Result<Outcome, Outcome> {
     let refused = |denial| refuse(&stream, denial);
     let mut authorized = authorize(session, context).map_err(refused)?;
     let mut hello = None;
@@ -48,12 +47,15 @@ async fn link(stream: TcpStream, session: &Session, context: &Context) -> Result
         authorized = authorize(session, context).map_err(refused)?;
     }
     let (snapshot, admission, permit) = authorized;
-    let upstream = match snapshot.dialer.dial(&permit).await {
+    let upstream = match tunnel::dial(&permit, &snapshot, session, context).await {
         Ok(upstream) => upstream,
-        Err(error) => return Err(Outcome::from(CloseReason::BackendDown).detail(describe(&error))),
+        Err(error) => {
+            let unreached = tunnel::unreached(&error);
+            tunnel::refuse(&stream, unreached.reason);
+            return Err(unreached);
+        }
     };
-    // As the nodes do; a socket that is broken already cannot be set.
-    stream.set_nodelay(true).unwrap_or_default();
+    stream.set_nodelay();
     let link = Link::new(session, admission, snapshot.generation, Heard::Closed);
     let stream = match hello {
         Some(hello) => {
@@ -63,7 +65,7 @@ async fn link(stream: TcpStream, session: &Session, context: &Context) -> Result
                 () = context.stop.cancelled() => return Err(CloseReason::Stopped.into()),
                 shaken = shake_hands(stream, &upstream, &link, hello, step) => {
                     let (up, down) = (link.traffic.up.bytes(), link.traffic.down.bytes());
-                    shaken.map_err(|outcome| outcome.moved(up, down))?
+                    shaken.map_err(|outcome| outcome.moved(up, down).through([upstream.wire()]))?
                 }
             }
         }
@@ -76,7 +78,7 @@ async fn link(stream: TcpStream, session: &Session, context: &Context) -> Result
 /// as many TLS handshakes at one time as it has schedulers, and waits 7 s for each that says nothing
 /// (`inet_tls_dist:accept_loop`), so that it must not hear of who says nothing.
 async fn hear(
-    stream: &TcpStream,
+    stream: &Wire,
     authorized: &Authorized,
     (session, context): (&Session, &Context),
 ) -> Result<Hello, Outcome> {
@@ -85,7 +87,10 @@ async fn hear(
     let reading = read_hello(stream);
     let told = tokio::select! {
         biased;
-        () = context.stop.cancelled() => return Err(CloseReason::Stopped.into()),
+        () = context.stop.cancelled() => {
+            tunnel::refuse(stream, CloseReason::Stopped);
+            return Err(CloseReason::Stopped.into());
+        }
         told = tokio::time::timeout(snapshot.config.limits.handshake_timeout, reading) => told,
     };
     match told {
@@ -101,7 +106,7 @@ async fn hear(
 }
 
 /// The first record, and what came with it; never more than the longest that there is.
-async fn read_hello(stream: &TcpStream) -> Result<Vec<u8>, CloseReason> {
+async fn read_hello(stream: &Wire) -> Result<Vec<u8>, CloseReason> {
     let mut buffer = vec![0; LONGEST_FIRST];
     let mut have = 0;
     loop {
@@ -124,17 +129,17 @@ async fn read_hello(stream: &TcpStream) -> Result<Vec<u8>, CloseReason> {
 /// Passes the ClientHello on and carries the rest of the handshake. It is done when the peer sends data after the
 /// node has answered: it has the keys then, and the node is not waiting for it any more. The place is given back here.
 async fn shake_hands(
-    stream: TcpStream,
+    stream: Wire,
     upstream: &Upstream,
     link: &Link,
     hello: Hello,
     step: Duration,
-) -> Result<TcpStream, Outcome> {
+) -> Result<Wire, Outcome> {
     let Hello { place, bytes } = hello;
     let mut records = Records::default();
     // What came with the ClientHello is looked at as well; data that was sent before the answer tells nothing.
     records.feed(&bytes).map_err(|no| cut(&stream, HandshakeEnd::NotTls(no)))?;
-    let passed = hand_on(&bytes, upstream.stream(), &link.traffic.up);
+    let passed = hand_on(&bytes, upstream.wire(), &link.traffic.up);
     match tokio::time::timeout_at(Instant::now() + step, passed).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return Err(cut(&stream, HandshakeEnd::NodeClosed)),
@@ -160,7 +165,7 @@ async fn shake_hands(
         Opened::Seen => Ok(stream),
         Opened::By(Side::Upstream, How::Fin) => {
             // Its last words are an alert that says why, which must arrive.
-            drop(answer_and_close(stream, &[], step).await);
+            close_after(stream, step).await;
             Err(CloseReason::from(HandshakeEnd::NodeClosed).into())
         }
         Opened::By(Side::Upstream, How::Reset) => Err(cut(&stream, HandshakeEnd::NodeClosed)),
@@ -171,13 +176,15 @@ async fn shake_hands(
 }
 
 /// As one that is turned away when it is accepted: by a reset.
-fn refuse(stream: &TcpStream, denial: Denial) -> Outcome {
+fn refuse(stream: &Wire, denial: Denial) -> Outcome {
     cut(stream, CloseReason::Refused(denial))
 }
 
-fn cut(stream: &TcpStream, reason: impl Into<CloseReason>) -> Outcome {
-    reset(stream);
-    reason.into().into()
+fn cut(stream: &Wire, reason: impl Into<CloseReason>) -> Outcome {
+    let reason = reason.into();
+    stream.reset();
+    tunnel::refuse(stream, reason);
+    reason.into()
 }
 
 /// The generation in force, and what it gives.

@@ -2,10 +2,8 @@
 
 use std::io;
 
-use tokio::net::TcpStream;
-
 use crate::proto::dist::MAX_BODY;
-use crate::transport::How;
+use crate::transport::{How, Wire};
 
 /// The longest message of a handshake, its length included.
 const HELD: usize = MAX_BODY + 2;
@@ -58,7 +56,7 @@ impl Inlet {
     }
 
     /// Reads what is there, or waits for it; `Some`: the end has gone. Nothing is lost where it is dropped.
-    pub(super) async fn read(&mut self, from: &TcpStream) -> Option<How> {
+    pub(super) async fn read(&mut self, from: &Wire) -> Option<How> {
         loop {
             if from.readable().await.is_err() {
                 return Some(How::Reset);

@@ -1,5 +1,8 @@
 //! The links that are up: each can be seen, and ended when it is no longer permitted.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
@@ -11,11 +14,15 @@ use tokio_util::sync::CancellationToken;
 use super::accept::Service;
 use super::connection::Session;
 use super::snapshot::Snapshot;
-use crate::policy::{Admission, Arrival, Denial, LinkTarget, Role, Speech};
+use crate::policy::{
+    Admission, Arrival, Denial, LinkTarget, NoIdentity, PeerAddr, Role, San, Speech, TlsMode,
+};
 use crate::proto::dist::{Claim, FullName};
 use crate::proto::epmd::NodeName;
+use crate::proto::tunnel::LinkId;
 use crate::telemetry::{Metrics, Totals, Traffic as Carried};
 use crate::transport::Traffic;
+use crate::transport::tunnel::LastShown;
 
 /// One link that is up.
 #[derive(Debug)]
@@ -32,6 +39,14 @@ pub struct Link {
     pub node: Option<NodeName>,
     /// All its names, as they were known when the link came up; see [`Service::nodes`].
     nodes: Arc<[NodeName]>,
+    /// The names of the certificate with which it came up, where it comes by a tunnel.
+    sans: Arc<[San]>,
+    /// The certificate of the peer's guard, where it goes through a tunnel, in or out.
+    pub shown: LastShown,
+    /// The `[[peer]]` to which it leads, where it is one of this host's own.
+    pub toward: Option<Arc<str>>,
+    /// What both guards call it, where it goes through a tunnel.
+    pub tunnel: Option<LinkId>,
     /// What its ends have said of themselves.
     pub heard: Heard,
     /// When it came up.
@@ -122,6 +137,10 @@ impl Link {
             node: nodes.first().cloned(),
             nodes,
             port: session.current.clone(),
+            sans: Arc::clone(&session.sans),
+            shown: LastShown::default(),
+            toward: session.service.toward.clone(),
+            tunnel: None,
             heard,
             since: SystemTime::now(),
             begun: Instant::now(),
@@ -157,6 +176,31 @@ impl Link {
         }
     }
 
+    /// From where it comes: through a tunnel that has been replaced, from where the last leg does.
+    #[must_use]
+    pub fn peer(&self) -> PeerAddr {
+        self.shown.get().and_then(|shown| shown.from).unwrap_or(self.arrival.peer)
+    }
+
+    /// The names of the certificate of the peer's guard, where it comes by a tunnel.
+    #[must_use]
+    pub fn sans(&self) -> Arc<[San]> {
+        match self.shown.get() {
+            Some(shown) if self.toward.is_none() => shown.sans,
+            Some(_) | None => Arc::clone(&self.sans),
+        }
+    }
+
+    /// Whether the generation in force still permits it, with another leg than before. What a generation says that it has
+    /// not been judged by is said when it is.
+    pub(super) fn judge_again(&self, now: &Snapshot) -> Result<(), Denial> {
+        let held = *self.held();
+        if held.generation == now.generation {
+            self.judge(held, now, now)?;
+        }
+        self.judge_peer(now)
+    }
+
     /// Whether `next` still permits it by the leave that it has of `before`.
     fn judge(&self, held: Held, next: &Snapshot, before: &Snapshot) -> Result<Admission, Denial> {
         let outside = self.arrival.local.port();
@@ -164,8 +208,44 @@ impl Link {
         let is_learned = self.nodes.is_empty() && now.inside == self.inside;
         let nodes = if is_learned { &now.nodes } else { &self.nodes };
         let (role, speech) = (self.role, self.heard.speech());
-        let target = LinkTarget { role, outside, inside: self.inside, nodes, speech };
-        next.policy.keeps(&held.admission, &target, &before.policy)
+        // A link may have moved with its peer, and its peer may have another certificate.
+        let sans = self.sans();
+        let admission = held.admission.moved_to(self.peer());
+        let target = LinkTarget { role, outside, inside: self.inside, nodes, speech, sans: &sans };
+        let admission = next.policy.keeps(&admission, &target, &before.policy)?;
+        self.judge_peer(next)?;
+        Ok(admission)
+    }
+
+    /// Whether it may go on by what is known of its peer: how traffic with it is to be carried, and its certificate.
+    pub(super) fn judge_peer(&self, next: &Snapshot) -> Result<(), Denial> {
+        self.judge_way(next)?;
+        self.judge_certificate(next)
+    }
+
+    /// Whether a link of this host's own may still go to its peer, and as it does.
+    fn judge_way(&self, next: &Snapshot) -> Result<(), Denial> {
+        let Some(peer) = &self.toward else { return Ok(()) };
+        let outside = self.arrival.local.port();
+        let way = next.dialer.way_to(peer).ok_or(Denial::PortNotOffered(outside))?;
+        let Some(shown) = self.shown.get() else {
+            return if way.may_be_plain() { Ok(()) } else { Err(Denial::TlsRequired) };
+        };
+        if way.mode == TlsMode::Off {
+            return Err(Denial::TlsOff);
+        }
+        match next.policy.identities().peer_of(&shown.sans) {
+            Ok(peer) if peer == way.id => Ok(()),
+            Ok(peer) => Err(Denial::IdentityOfAnother(peer)),
+            Err(NoIdentity::Unknown) => Err(Denial::UnknownIdentity),
+            Err(NoIdentity::Several) => Err(Denial::SeveralIdentities),
+        }
+    }
+
+    /// Whether the certificate of the peer's guard is not revoked. One that has expired, and a list that is old or gone, end
+    /// no link.
+    fn judge_certificate(&self, next: &Snapshot) -> Result<(), Denial> {
+        self.shown.get().map_or(Ok(()), |shown| next.still_trusts(&shown))
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -245,6 +325,16 @@ impl Links {
             }
         }
         cut
+    }
+
+    /// Ends the links whose peer has shown a certificate that is revoked by the credentials in force now.
+    pub fn follow_credentials(&self, next: &Snapshot) -> Vec<Cut> {
+        let revoked = |link: Arc<Link>| {
+            let denial = link.judge_certificate(next).err()?;
+            link.revoke(denial);
+            Some(Cut { admission: link.admission(), link, denial })
+        };
+        self.all().into_iter().filter_map(revoked).collect()
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<Link>>> {

@@ -23,6 +23,7 @@ mod ports;
 mod question;
 mod snapshot;
 mod speakers;
+mod tunnel;
 mod walk;
 
 pub use crate::policy::Role;
@@ -32,7 +33,8 @@ pub use context::{Context, ContextParts, Habits, OnKill};
 pub use handshake_end::{HandshakeEnd, Refusal};
 pub use links::{Cut, Heard, Link, Links};
 pub use mapper::{Leased, Mapper, Origin};
-pub use ports::{Offer, Offers, PortState, Ports, Sighting};
+pub use ports::{Offer, Offers, PortState, Ports, PortsTeller, Posts, Sighting, WayAsked};
 pub use question::{MAX_ANSWER, QuestionError, ask};
 pub use snapshot::{Snapshot, Snapshots};
 pub use speakers::{Speakers, half_open_caps};
+pub use tunnel::{AskError, Ways};

@@ -22,7 +22,7 @@ pub(super) fn offend(context: &Context, session: &Session, name: &str, what: Off
 fn keep_good_for_live_link(context: &Context, source: &Source) {
     let is_its = |link: &Link| {
         let is_read = matches!(link.heard, Heard::Nodes { .. });
-        (is_read && link.arrival.peer.ip() == source.ip).then_some(())
+        (is_read && link.peer().ip() == source.ip).then_some(())
     };
     if context.links.find(is_its).is_some() {
         context.speakers.keep_good(source);

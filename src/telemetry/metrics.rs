@@ -25,6 +25,7 @@ pub struct Metrics {
     connections: Family<[Label; 2], Counter>,
     refusals: Family<[Label; 2], Counter>,
     reloads: Family<[Label; 1], Counter>,
+    credentials: Family<[Label; 1], Counter>,
     links_cut: Counter,
     handshakes: Family<[Label; 1], Counter>,
     overlooked: Mutex<BTreeMap<Overlooked, u64>>,
@@ -100,6 +101,24 @@ pub struct PeerObserved {
     pub idle: Option<Duration>,
 }
 
+/// The files of `[tls]`, and what is in force of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsObserved {
+    /// What is in force and when it ends, in seconds of Unix time: `certificate`, `ca` (the one that ends first), `crl`.
+    pub expires: Vec<(&'static str, u64)>,
+    /// Whether the files hold what is in force.
+    pub files: TlsFilesState,
+}
+
+/// Whether what the files of `[tls]` hold is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFilesState {
+    /// It is.
+    InForce,
+    /// It cannot be used, or not yet.
+    Refused,
+}
+
 /// What is true at the moment of the question.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -115,6 +134,8 @@ pub struct Observed {
     pub intake: Intake,
     /// Whether the rules of who speaks are enforced.
     pub mode: Mode,
+    /// `None`: there is no tunnel.
+    pub tls: Option<TlsObserved>,
     /// Handshakes that are not done.
     pub half_open: u64,
     /// Bans that are in force.
@@ -141,10 +162,11 @@ pub struct Observed {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let reloads = Family::<_, Counter>::default();
+        let [reloads, credentials] = [(); 2].map(|()| Family::<_, Counter>::default());
         for outcome in [ReloadOutcome::Applied, ReloadOutcome::Refused] {
             // From the start, so that the first one is seen as a rise.
             reloads.get_or_create(&outcome.labels()).inc_by(0);
+            credentials.get_or_create(&outcome.labels()).inc_by(0);
         }
         let handshakes = Family::<[Label; 1], Counter>::default();
         for outcome in HANDSHAKE_OUTCOMES {
@@ -154,6 +176,7 @@ impl Default for Metrics {
             connections: Family::default(),
             refusals: Family::default(),
             reloads,
+            credentials,
             links_cut: Counter::default(),
             handshakes,
             overlooked: Mutex::default(),
@@ -187,6 +210,11 @@ impl Metrics {
     /// A reload was asked for and has ended.
     pub fn reload(&self, outcome: ReloadOutcome) {
         self.reloads.get_or_create(&outcome.labels()).inc();
+    }
+
+    /// The files of `[tls]` held something else, which was taken or refused.
+    pub fn credentials(&self, outcome: ReloadOutcome) {
+        self.credentials.get_or_create(&outcome.labels()).inc();
     }
 
     /// A reload has ended so many links, whose peers are not allowed any more.
@@ -274,6 +302,8 @@ impl Metrics {
         );
         into.register("refusals", "Connections and requests that were refused", self.refusals.clone());
         into.register("reloads", "Reloads of the configuration", self.reloads.clone());
+        let help = "Changes of what the files of [tls] hold";
+        into.register("credential_changes", help, self.credentials.clone());
         into.register(
             "links_cut",
             "Links that a reload ended since they are not allowed any more",
@@ -342,6 +372,9 @@ impl Observed {
         let modes = [Mode::Enforce, Mode::Observe];
         let modes = modes.map(|mode| (mode.label(), u64::from(mode == self.mode)));
         into.register("mode", "Which mode is in force", labelled("mode", &modes));
+        if let Some(tls) = &self.tls {
+            tls.register(into);
+        }
         into.register("bans", "Bans that are in force", gauge(self.bans));
         into.register("ports_open", "Ports that are open", labelled("role", &self.ports_open));
         into.register("table_entries", "Entries of a table in memory", labelled("table", &self.tables));
@@ -373,6 +406,16 @@ impl Observed {
         into.register("peer_links", "Links that a peer dialled and that are up", links);
         let help = "For how long the quietest link of a peer has carried nothing";
         into.register_with_unit("peer_idle", help, Unit::Seconds, idle);
+    }
+}
+
+impl TlsObserved {
+    fn register(&self, into: &mut Registry) {
+        let help = "When what tunnels are made by ends, in Unix time";
+        let expires = labelled("what", &self.expires);
+        into.register_with_unit("certificate_expires", help, Unit::Seconds, expires);
+        let refused = gauge(u64::from(self.files == TlsFilesState::Refused));
+        into.register("credentials_refused", "Whether the files of [tls] hold what cannot be used", refused);
     }
 }
 
@@ -464,6 +507,10 @@ mod tests {
             readiness: Readiness::Ready,
             intake: Intake::Draining,
             mode: Mode::Observe,
+            tls: Some(TlsObserved {
+                expires: vec![("certificate", 1_800_000_000), ("ca", 1_900_000_000)],
+                files: TlsFilesState::Refused,
+            }),
             half_open: 8,
             bans: 2,
             connections: 9,
@@ -494,6 +541,7 @@ mod tests {
         metrics.refusal("not_allowed", "admit");
         metrics.refusal("not_allowed", "admit");
         metrics.reload(ReloadOutcome::Refused);
+        metrics.credentials(ReloadOutcome::Refused);
         metrics.links_cut(5);
         metrics.handshake("up");
         metrics.would_refuse("name_not_allowed", "authorize");
@@ -570,6 +618,11 @@ mod tests {
             (r#"mode{mode="observe"}"#, 1.0),
             ("half_open", 8.0),
             ("bans", 2.0),
+            (r#"certificate_expires_seconds{what="certificate"}"#, 1_800_000_000.0),
+            (r#"certificate_expires_seconds{what="ca"}"#, 1_900_000_000.0),
+            ("credentials_refused", 1.0),
+            (r#"credential_changes_total{result="ok"}"#, 0.0),
+            (r#"credential_changes_total{result="refused"}"#, 1.0),
             (r#"build_info{version="1.2.3"}"#, 1.0),
             ("config_generation", 4.0),
             ("last_reload_timestamp_seconds", 1_700_000_000.0),

@@ -12,8 +12,8 @@ mod syslog;
 
 pub use logs::{DroppedLines, LevelHandle, LogGuard, Sink, init, log_panics};
 pub use metrics::{
-    HANDSHAKE_OUTCOMES, LastReload, Metrics, Observed, PeerObserved, Readiness, ReloadOutcome, Totals,
-    Traffic,
+    HANDSHAKE_OUTCOMES, LastReload, Metrics, Observed, PeerObserved, Readiness, ReloadOutcome, TlsFilesState,
+    TlsObserved, Totals, Traffic,
 };
 pub use process::{Process, process};
 pub use refusals::{Again, RefusalLog};

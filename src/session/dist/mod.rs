@@ -2,23 +2,21 @@
 
 mod talk;
 
-use tokio::net::TcpStream;
-
 use super::carry::{Inlets, Rest, carry};
 use super::close::{CloseReason, Outcome};
 use super::connection::Session;
 use super::context::Context;
 use super::handshake_end::HandshakeEnd;
 use super::links::Link;
+use super::tunnel;
 use crate::policy::{Denial, Seen, Standing};
-use crate::transport::reset;
+use crate::transport::Wire;
 use talk::{Ready, Talk};
 
 /// Connects the peer to the port behind us that its own leads to, and carries the bytes.
-pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Context) -> Outcome {
+pub(super) async fn serve(stream: Wire, session: &Session, context: &Context) -> Outcome {
     let asked = format!("port {}", session.arrival.local.port());
-    // As the nodes do; a socket that is broken already cannot be set.
-    stream.set_nodelay(true).unwrap_or_default();
+    stream.set_nodelay();
     let mut talk = Talk::new(&stream, session, context);
     let held = talk.hold().await;
     let (claim, overlooked, moved) = (talk.claim().cloned(), talk.overlooked(), talk.moved());
@@ -52,11 +50,16 @@ pub(super) async fn serve(stream: TcpStream, session: &Session, context: &Contex
 
 /// Ends a connection that became no link: what we refuse by a reset, as one that is turned away when it is
 /// accepted, and what its ends ended as they did.
-fn end(stream: &TcpStream, outcome: Outcome, moved: (u64, u64)) -> Outcome {
+fn end(stream: &Wire, outcome: Outcome, moved: (u64, u64)) -> Outcome {
     if let CloseReason::Refused(_)
     | CloseReason::Handshake(HandshakeEnd::Malformed(..) | HandshakeEnd::TimedOut(_)) = outcome.reason
     {
-        reset(stream);
+        stream.reset();
+        tunnel::refuse(stream, outcome.reason);
+    }
+    // The other guard must not take it for a close of the node, which would mean a wrong cookie.
+    if let CloseReason::BackendDown | CloseReason::Stopped = outcome.reason {
+        tunnel::refuse(stream, outcome.reason);
     }
     outcome.moved(moved.0, moved.1)
 }

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::policy::{Denial, Held, Offence, Overlooked, Permit, Proved, Source, Speech, Standing};
@@ -22,8 +21,8 @@ use crate::session::inlet::Inlet;
 use crate::session::links::Heard;
 use crate::session::offend::offend;
 use crate::session::snapshot::Snapshot;
-use crate::telemetry::describe;
-use crate::transport::{Traffic, Upstream, hand_on};
+use crate::session::tunnel;
+use crate::transport::{Traffic, Upstream, Wire, hand_on};
 
 /// What a node may take longer than its own timer says, so that it is the one to give up.
 const GRACE: Duration = Duration::from_secs(1);
@@ -32,7 +31,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Talk<'a> {
     session: &'a Session,
     context: &'a Context,
-    downstream: &'a TcpStream,
+    downstream: &'a Wire,
     handshake: Handshake,
     down: Inlet,
     up: Inlet,
@@ -72,7 +71,7 @@ impl From<Denial> for Ended {
 }
 
 impl<'a> Talk<'a> {
-    pub(super) fn new(downstream: &'a TcpStream, session: &'a Session, context: &'a Context) -> Self {
+    pub(super) fn new(downstream: &'a Wire, session: &'a Session, context: &'a Context) -> Self {
         Self {
             session,
             context,
@@ -116,7 +115,12 @@ impl<'a> Talk<'a> {
         // A reload while it was being dialled may have taken the leave away.
         drop(self.authorize()?);
         self.down.approve(first);
-        self.carry_messages(&upstream).await?;
+        if let Err(why) = self.carry_messages(&upstream).await {
+            if matches!(why.reason, CloseReason::Refused(_)) {
+                tunnel::refuse(upstream.wire(), why.reason);
+            }
+            return Err(Box::new(why.through([upstream.wire()])));
+        }
         Ok(self.ready(upstream, half_open))
     }
 
@@ -250,9 +254,9 @@ impl<'a> Talk<'a> {
     }
 
     async fn dial(&mut self, snapshot: &Snapshot, permit: &Permit) -> Result<Upstream, Ended> {
-        let down = |error| Box::new(Outcome::from(CloseReason::BackendDown).detail(describe(&error)));
-        let upstream = snapshot.dialer.dial(permit).await.map_err(down)?;
-        self.listener = verdict::listener_here(upstream.stream());
+        let upstream = tunnel::dial(permit, snapshot, self.session, self.context).await;
+        let upstream = upstream.map_err(|error| Box::new(tunnel::unreached(&error)))?;
+        self.listener = verdict::listener_here(upstream.wire());
         Ok(upstream)
     }
 
@@ -284,7 +288,7 @@ impl<'a> Talk<'a> {
         let gone = tokio::select! {
             biased;
             () = self.context.stop.cancelled() => return Err(ended(CloseReason::Stopped)),
-            gone = self.up.read(upstream.stream()), if self.up.has_room() => gone.map(|how| (Party::Upstream, how)),
+            gone = self.up.read(upstream.wire()), if self.up.has_room() => gone.map(|how| (Party::Upstream, how)),
             gone = self.down.read(self.downstream), if self.down.has_room() => {
                 gone.map(|how| (Party::Downstream, how))
             }
@@ -295,8 +299,19 @@ impl<'a> Talk<'a> {
         };
         match gone {
             None => Ok(()),
-            Some((Party::Downstream, _)) => Err(self.peer_gone(upstream, until).await),
-            Some((Party::Upstream, how)) => Err(ended(self.node_gone(how).await)),
+            Some((Party::Downstream, _)) => {
+                let said = tunnel::ending(self.downstream);
+                if let Some(outcome) = said.filter(|said| said.reason == CloseReason::RefusedByPeer) {
+                    return Err(Box::new(outcome));
+                }
+                Err(self.peer_gone(upstream, until).await)
+            }
+            Some((Party::Upstream, how)) => {
+                if let Some(outcome) = tunnel::ending(upstream.wire()) {
+                    return Err(Box::new(outcome));
+                }
+                Err(ended(self.node_gone(how).await))
+            }
         }
     }
 
@@ -376,10 +391,24 @@ impl<'a> Talk<'a> {
     /// The node that answers is the one whose name led here: an epmd entry that points elsewhere, or a port that
     /// another node has taken, must not be taken for it.
     fn check_answering(&mut self, name: &FullName) -> Result<(), Ended> {
+        if let Some(peer) = &self.session.service.toward {
+            return self.check_answering_of(&Arc::clone(peer), name);
+        }
         if self.session.current.borrow().is_called(name.alive()) {
             return Ok(());
         }
         self.overlook(Denial::WrongNode).map_err(|mut ended| {
+            ended.detail = Some(format!("the node there says that it is {name}"));
+            ended
+        })
+    }
+
+    /// Behind the guard of a peer answers a node that this peer may be.
+    fn check_answering_of(&mut self, peer: &str, name: &FullName) -> Result<(), Ended> {
+        let snapshot = self.context.snapshot();
+        let peer = snapshot.peer_called(peer).ok_or(Denial::PortNotOffered(self.session.service.inside))?;
+        let judged = snapshot.policy.nodes().judge_answering(peer, name);
+        judged.or_else(|denial| self.overlook(denial)).map_err(|mut ended| {
             ended.detail = Some(format!("the node there says that it is {name}"));
             ended
         })
@@ -453,7 +482,7 @@ impl<'a> Talk<'a> {
 
     async fn pass_up(&mut self, upstream: &Upstream) -> Result<(), Ended> {
         let patience = self.patience(Speaker::Acceptor);
-        let passed = hand_on(self.down.approved(), upstream.stream(), &self.traffic.up);
+        let passed = hand_on(self.down.approved(), upstream.wire(), &self.traffic.up);
         match tokio::time::timeout(patience, passed).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ended(HandshakeEnd::NodeClosed)),

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Question, length};
+use super::{Question, Told, length};
 use crate::proto::epmd::{
     Alive2, Alive2Reply, AliveName, DumpReply, NamesReply, PortReply, ReplyFault, Request, StopReply,
 };
@@ -22,18 +22,25 @@ pub(super) async fn serve(
     if let Request::Alive2(alive) = request {
         return register(stream, alive, question).await;
     }
+    let Told { bytes, sent } = tell(request, question).await?;
+    question.finish(stream, &bytes, Outcome::from(CloseReason::Answered).moved(sent, 0)).await
+}
+
+/// What is told of what epmd answers, to all but a registration.
+pub(super) async fn tell(request: &Request<'_>, question: &Question<'_>) -> Result<Told, Outcome> {
     let timeout = question.snapshot.backend_timeout();
     // KILL ends nothing: epmd is asked whether it holds a name, which is what decides its answer.
     let sent = if let Request::Kill = request { Request::Names } else { *request }.encode();
     let place = question.place_to_ask().await?;
     let upstream = question.dial_epmd().await?;
-    let received = ask(upstream.into_stream(), &sent, timeout, MAX_ANSWER).await.map_err(|error| {
-        let reason = match error {
-            QuestionError::TimedOut(_) => CloseReason::BackendTimeout,
-            QuestionError::Io(_) | QuestionError::TooLong(_) => CloseReason::BackendFault,
-        };
-        Outcome::from(reason).detail(describe(&error))
-    })?;
+    let received =
+        ask(upstream.into_tcp().map_err(no_socket)?, &sent, timeout, MAX_ANSWER).await.map_err(|error| {
+            let reason = match error {
+                QuestionError::TimedOut(_) => CloseReason::BackendTimeout,
+                QuestionError::Io(_) | QuestionError::TooLong(_) => CloseReason::BackendFault,
+            };
+            Outcome::from(reason).detail(describe(&error))
+        })?;
     drop(place);
     // It does not tell who has registered a name.
     let origin = Origin::Here { uid: None };
@@ -57,7 +64,12 @@ pub(super) async fn serve(
         };
         Outcome::from(reason).detail(fault.to_string())
     })?;
-    question.finish(stream, &bytes, Outcome::from(CloseReason::Answered).moved(length(&sent), 0)).await
+    Ok(Told { bytes, sent: length(&sent) })
+}
+
+/// It was permitted to go to the epmd behind us, where no tunnel leads.
+fn no_socket(error: std::io::Error) -> Outcome {
+    Outcome::from(CloseReason::BackendFault).detail(error.to_string())
 }
 
 impl Question<'_> {
@@ -114,7 +126,7 @@ async fn register(
 ) -> Result<Outcome, Outcome> {
     let timeout = question.snapshot.backend_timeout();
     let place = question.place_to_ask().await?;
-    let mut upstream = question.dial_epmd().await?.into_stream();
+    let mut upstream = question.dial_epmd().await?.into_tcp().map_err(no_socket)?;
     let sent = Request::Alive2(*alive).encode();
     let reply = tokio::time::timeout(timeout, exchange_alive(&mut upstream, &sent)).await;
     let reply = reply.map_err(|_| Outcome::from(CloseReason::BackendTimeout))??;

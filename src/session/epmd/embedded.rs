@@ -3,11 +3,10 @@
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
-use super::{Question, descriptor, length};
+use super::{Question, descriptor, length, not_found};
 use crate::policy::{Arrival, Denial, Standing};
 use crate::proto::epmd::{
-    Alive2, Alive2Reply, AliveName, DumpEntry, DumpReply, Listed, NamesReply, NodeName, PortReply, Request,
-    StopReply,
+    Alive2, Alive2Reply, AliveName, DumpEntry, DumpReply, Listed, NamesReply, NodeName, Request, StopReply,
 };
 use crate::registry::Refused;
 use crate::session::close::{CloseReason, Outcome};
@@ -92,15 +91,17 @@ async fn origin(question: &Question<'_>) -> Origin {
     }
 }
 
-async fn look_up(name: AliveName<'_>, question: &Question<'_>) -> Vec<u8> {
+/// What is told of a name.
+pub(super) async fn look_up(name: AliveName<'_>, question: &Question<'_>) -> Vec<u8> {
     let mapper = &question.context.mapper;
     let Some(found) = mapper.find(&question.permit, name.as_bytes()) else {
-        return PortReply::NotFound { result: 1 }.encode();
+        return not_found();
     };
     question.answer_found(found.entry.port_reply(), found.origin).await
 }
 
-fn names(question: &Question<'_>) -> Vec<u8> {
+/// The list of the names, as who asks is to see it.
+pub(super) fn names(question: &Question<'_>) -> Vec<u8> {
     // Only what is listed is taken while the table is locked: look-ups wait for it.
     let all: Vec<(NodeName, u16, Origin)> = question.context.mapper.read(&question.permit, |held| {
         let newest_first = held.registry.newest_first();

@@ -1,31 +1,33 @@
 //! A question to epmd: read one bounded request, decide, and have it answered in our own words, by the
-//! embedded epmd or by the one behind us.
+//! embedded epmd, by the one behind us, or by the guard of a peer, where its address stands for that.
 
+mod alias;
+mod answer;
 mod behind;
 mod embedded;
+mod places;
+#[cfg(test)]
+mod tests;
 
-use std::net::SocketAddr;
+pub(super) use answer::answer;
+
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 
 use super::close::{CloseReason, Outcome, Party};
 use super::connection::Session;
 use super::context::Context;
-use super::mapper::Origin;
-use super::ports::{Ports, Reach, Sighting};
 use super::snapshot::Snapshot;
 use super::walk::pause;
 use crate::config::EpmdBackend;
-use crate::policy::{Admission, Denial, Permit, Standing, Withheld};
+use crate::policy::{Admission, Denial, Permit, Standing};
 use crate::proto::epmd::{
-    Alive2Reply, AliveName, MAX_REQUEST, Malformed, NodeName, Opcode, PortReply, Request, StopReply, frame,
-    opcode, wanted,
+    Alive2Reply, MAX_REQUEST, Malformed, Opcode, PortReply, Request, StopReply, frame, opcode, wanted,
 };
 use crate::transport::{answer_and_close, keep_alive};
 
@@ -46,19 +48,14 @@ pub(super) async fn serve(mut stream: TcpStream, session: &Session, context: &Co
         Err(malformed) => return refuse_malformed(stream, &input, malformed, session).await,
     };
     let asked = describe_request(&request);
-    let authorized = session.renew(context).and_then(|(snapshot, admission)| {
-        let permit = snapshot.policy.authorize_request(&admission, &request)?;
-        Ok((snapshot, admission, permit))
-    });
-    let (snapshot, admission, permit) = match authorized {
-        Ok(authorized) => authorized,
+    let question = match Question::authorize(&request, session, context) {
+        Ok(question) => question,
         Err(denial) => return refuse(stream, denial, session).await.asked(asked),
     };
-    let backend = snapshot.config.epmd.backend;
-    let question = Question { session, context, snapshot, admission, permit };
-    let served = match backend {
-        EpmdBackend::Embedded => embedded::serve(stream, &request, &question).await,
-        EpmdBackend::At(_) => behind::serve(stream, &request, &question).await,
+    let served = match (&session.service.toward, question.snapshot.config.epmd.backend) {
+        (Some(peer), _) => alias::serve(stream, &request, peer, &question).await,
+        (None, EpmdBackend::Embedded) => embedded::serve(stream, &request, &question).await,
+        (None, EpmdBackend::At(_)) => behind::serve(stream, &request, &question).await,
     };
     served.unwrap_or_else(|failed| failed).asked(asked)
 }
@@ -71,6 +68,14 @@ struct Question<'a> {
     /// That of `snapshot`.
     admission: Admission,
     permit: Permit,
+}
+
+/// What is told, and what it took to know it.
+struct Told {
+    /// The answer.
+    bytes: Vec<u8>,
+    /// So many bytes went to epmd.
+    sent: u64,
 }
 
 /// Reads until the frame is whole. Whether the peer may ask for it at all is decided when the opcode
@@ -92,8 +97,7 @@ async fn read_request(
         }
         input.extend_from_slice(part.get(..count).unwrap_or_default());
         if let Some(opcode) = opcode(input).map_err(CloseReason::Malformed)? {
-            let allowed = session.snapshot.policy.may_ask(&session.admission, opcode);
-            allowed.map_err(CloseReason::Refused)?;
+            may_ask(session, opcode)?;
         }
         // A frame is never longer than MAX_REQUEST + 2 bytes and anything behind it is an error, so
         // the loop ends before `input` holds two chunks.
@@ -101,6 +105,14 @@ async fn read_request(
             return Ok(());
         }
     }
+}
+
+/// Whether the peer may ask that where it does.
+fn may_ask(session: &Session, opcode: Opcode) -> Result<(), CloseReason> {
+    if session.service.toward.is_some() {
+        alias::may_be_asked(opcode)?;
+    }
+    session.snapshot.policy.may_ask(&session.admission, opcode).map_err(CloseReason::Refused)
 }
 
 /// epmd has an answer for a registration under a name that cannot be, and for throwing one out, and none for anything
@@ -123,14 +135,24 @@ async fn refuse_malformed(
     finish(stream, &answer, outcome, session.snapshot.backend_timeout()).await.unwrap_or_else(|failed| failed)
 }
 
-/// A name that a peer may not reach is not there for it; whatever else is refused gets no answer.
+/// Ends a connection whose request may not be asked.
 async fn refuse(stream: TcpStream, denial: Denial, session: &Session) -> Outcome {
     let outcome = Outcome::from(CloseReason::Refused(denial));
-    if denial != Denial::NotReachable {
+    let answer = refusal(outcome.reason);
+    if answer.is_empty() {
         return outcome;
     }
-    let answer = PortReply::NotFound { result: 1 }.encode();
     finish(stream, &answer, outcome, session.snapshot.backend_timeout()).await.unwrap_or_else(|failed| failed)
+}
+
+/// A name that a peer may not reach is not there for it; whatever else is refused gets no answer.
+fn refusal(reason: CloseReason) -> Vec<u8> {
+    if reason == CloseReason::Refused(Denial::NotReachable) { not_found() } else { Vec::new() }
+}
+
+/// What epmd says of a name that it does not have.
+fn not_found() -> Vec<u8> {
+    PortReply::NotFound { result: 1 }.encode()
 }
 
 fn describe_request(request: &Request<'_>) -> String {
@@ -143,81 +165,23 @@ fn describe_request(request: &Request<'_>) -> String {
 }
 
 impl<'a> Question<'a> {
-    /// What is told of a name that was looked up and has this entry.
-    async fn answer_found(&self, entry: PortReply<'_>, origin: Origin) -> Vec<u8> {
-        let PortReply::Found { name, port, .. } = entry else { return entry.encode() };
-        match self.place_of(name, port, origin).await {
-            Some(place) => entry.with_port(|_| place).encode(),
-            None => PortReply::NotFound { result: 1 }.encode(),
+    /// Asks the generation in force whether the request may go where the listener leads.
+    fn authorize(request: &Request<'_>, session: &'a Session, context: &'a Context) -> Result<Self, Denial> {
+        let (snapshot, admission) = session.renew(context)?;
+        let toward = &session.service.toward;
+        // A reload may have taken the peer out since the connection was accepted, or put another one there.
+        let has_gone = Denial::PortNotOffered(session.arrival.local.port());
+        if session.current.borrow().toward != *toward {
+            return Err(has_gone);
         }
-    }
-
-    /// The port that the name is told to be at; `None`: there is no such name. No answer that names a port leaves
-    /// before the port is open; where it cannot be opened the answer goes all the same, since a node on every
-    /// address can be reached without us.
-    async fn place_of(&self, name: AliveName<'_>, port: u16, origin: Origin) -> Option<u16> {
-        let Self { session, context, snapshot, .. } = self;
-        let Some(ports) = self.guarded_ports(port) else { return Some(port) };
-        let ip = session.arrival.local.ip();
-        let otherwise = self.unless_remapped(port);
-        let help = match snapshot.policy.offers(name.as_bytes(), port) {
-            // The nodes of command-line tools are not to be dialled.
-            Err(Withheld::Name) => return otherwise,
-            // What listens on this host's loopback is another node, or none.
-            Ok(()) | Err(_) if origin == Origin::Elsewhere => return otherwise,
-            Err(Withheld::NotListed) => "add the port to [dist] ports, or have the node take one of them",
-            Err(Withheld::OutOfRange) => {
-                "the port is outside of [dist] range: widen it, or have the node take one within"
-            }
-            Ok(()) => {
-                let sighting = Sighting { name: name.into(), port };
-                match ports.reach(ip, sighting, self.admission.standing()).await {
-                    Reach::Open(outside) => return Some(outside),
-                    Reach::Shut => "see node_exposed, port_taken and port_not_opened in the log",
-                    Reach::NotOffered => {
-                        "nothing that may be offered listens there on [dist] backend (see port_not_own in the log), or no \
-                         port of [dist] outside is left"
-                    }
-                }
+        let policy = &snapshot.policy;
+        let permit = match toward {
+            None => policy.authorize_request(&admission, request)?,
+            Some(peer) => {
+                policy.authorize_way(&admission, snapshot.peer_called(peer).ok_or(has_gone)?, None)?
             }
         };
-        if context.reminders.is_due("port_not_reachable", port, Instant::now()) {
-            let listener = SocketAddr::new(ip, port);
-            tracing::warn!(name = name.to_string(), %listener, help, "port_not_reachable");
-        }
-        otherwise
-    }
-
-    /// The port at which a list shows a node; lists do not wait. `None`: it is not shown.
-    fn outside_of(&self, inside: u16, origin: Origin) -> Option<u16> {
-        let Some(ports) = self.guarded_ports(inside) else { return Some(inside) };
-        // A port of ours leads to nodes of this host alone.
-        let place = if origin == Origin::Elsewhere {
-            None
-        } else {
-            ports.outside_of(self.session.arrival.local.ip(), inside)
-        };
-        place.or(self.unless_remapped(inside))
-    }
-
-    /// The ports by which nodes are reached at the address where is asked; `None`: where they listen themselves, and
-    /// where nobody guards them, they are at their own.
-    fn guarded_ports(&self, inside: u16) -> Option<&'a Ports> {
-        let is_theirs =
-            self.snapshot.config.way_to(inside).backend.contains(&self.session.arrival.local.ip());
-        self.context.ports.as_ref().filter(|_| !is_theirs)
-    }
-
-    /// A node's own number, for want of a place: where ports are remapped, it may be the place of another node.
-    fn unless_remapped(&self, port: u16) -> Option<u16> {
-        let policy = &self.snapshot.policy;
-        let is_forwarded = policy.forwards().kind_at(port).is_some();
-        (is_forwarded || !policy.dist().ports.is_remapped()).then_some(port)
-    }
-
-    /// Whether the name is there for who asks.
-    fn is_there(&self, name: &NodeName) -> bool {
-        self.snapshot.policy.may_reach(&self.admission, Some(name)).is_ok()
+        Ok(Self { session, context, snapshot, admission, permit })
     }
 
     async fn place_to_ask(&self) -> Result<SemaphorePermit<'a>, Outcome> {
@@ -248,7 +212,7 @@ impl<'a> Question<'a> {
         finish(stream, &[], outcome, self.snapshot.backend_timeout()).await
     }
 
-    async fn place_to_list(&self) -> Result<SemaphorePermit<'a>, Outcome> {
+    async fn place_to_list(&self) -> Result<OwnedSemaphorePermit, Outcome> {
         let place = self.context.place_to_list(self.admission.standing()).await;
         place.ok_or_else(|| {
             Outcome::from(CloseReason::BackendTimeout).detail("too many lists are asked for at one time")

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Ended, Talk, ended};
@@ -12,7 +11,7 @@ use crate::proto::dist::Phase;
 use crate::session::close::CloseReason;
 use crate::session::handshake_end::HandshakeEnd;
 use crate::session::links::{Heard, Link};
-use crate::transport::{How, Upstream};
+use crate::transport::{How, Upstream, Wire};
 
 /// How long a node's sockets may take to go after the first of them, and another link of the same name to come up.
 const SETTLING: Duration = Duration::from_millis(250);
@@ -27,11 +26,14 @@ impl Talk<'_> {
         let gone = tokio::select! {
             biased;
             () = self.context.stop.cancelled() => return ended(CloseReason::Stopped),
-            gone = self.up.read(upstream.stream()) => gone,
+            gone = self.up.read(upstream.wire()) => gone,
             () = tokio::time::sleep_until(until) => None,
         };
         match gone {
-            Some(how) => ended(self.node_gone(how).await),
+            Some(how) => match crate::session::tunnel::ending(upstream.wire()) {
+                Some(outcome) => Box::new(outcome),
+                None => ended(self.node_gone(how).await),
+            },
             None => ended(HandshakeEnd::Abandoned),
         }
     }
@@ -84,7 +86,8 @@ impl Talk<'_> {
 
 /// Where the node of this connection listens, if that is an address of this host: a connection to one comes from the
 /// same address, or from loopback. The socket tables here know nothing of nodes elsewhere, in a container for instance.
-pub(super) fn listener_here(stream: &TcpStream) -> Option<SocketAddr> {
+pub(super) fn listener_here(wire: &Wire) -> Option<SocketAddr> {
+    let stream = wire.tcp()?;
     let (own, node) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
     (node.ip().is_loopback() || own.ip() == node.ip()).then_some(node)
 }
