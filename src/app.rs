@@ -9,14 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source};
 use crate::control::admin::{AdminSettings, Claim, serve};
+use crate::control::credentials::{Found, Keyring, Lookout};
 use crate::control::mesh::{Mesh, follow_mesh};
 use crate::control::{
     Capacity, Console, ConsoleParts, Each, Front, FrontChannels, FrontView, Modes, Notifier, ReloadParts,
-    Reloader, Resolver, Standing, end_orders, explain_strangers, keep_bans, recall_bans,
+    Reloader, Resolver, Standing, end_orders, explain_strangers, keep_bans, recall_bans, tell_captured,
     tell_of_quiet_refusals,
 };
 use crate::policy::Caps;
-use crate::session::{Context, ContextParts, Habits, Offers, Ports, Snapshot, Snapshots};
+use crate::session::{Context, ContextParts, Habits, Ports, Snapshot, Snapshots};
 use crate::telemetry::{DroppedLines, LevelHandle};
 use crate::transport::activation::Inherited;
 
@@ -28,7 +29,7 @@ const LAST_DOOR: Duration = Duration::from_millis(500);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// Refused addresses that wait for an explanation; more are dropped.
 const STRANGERS: usize = 16;
-/// Names that were looked up and wait for the front. All who may ask epmd at one time fit in.
+/// Names, and ports at aliases, that were looked up and wait for the front. All who may ask epmd at one time fit in.
 const SIGHTINGS: usize = 128;
 
 /// What a guard is started with.
@@ -36,6 +37,8 @@ const SIGHTINGS: usize = 128;
 pub struct Start {
     /// The first configuration.
     pub config: Config,
+    /// What the files of its `[tls]` hold.
+    pub credentials: Found,
     /// Where it comes from.
     pub source: Source,
     /// What it is called.
@@ -72,20 +75,19 @@ pub struct Guard {
 impl Guard {
     /// Raises the descriptor limit, and begins to open ports.
     pub async fn start(start: Start) -> Self {
-        let Start { config, source, label, level, dropped, inherited, claim, notifier } = start;
+        let Start { config, credentials, source, label, level, dropped, inherited, claim, notifier } = start;
         let capacity = Capacity::raise();
         let admin =
             AdminSettings { claim, group: config.admin.group.clone(), listen: config.admin.listen.clone() };
         let caps = capacity.caps(&config.limits, Each::Two);
-        let snapshots = Snapshots::new(Snapshot::new(1, Arc::new(config)));
+        let (keyring, snapshots) = begin(config, credentials);
         let (strangers, refused) = mpsc::channel(STRANGERS);
-        let (offers, known) = watch::channel(Offers::new());
         let (view, front) = watch::channel(FrontView::default());
-        let (seen, sightings) = mpsc::channel(SIGHTINGS);
         let (orders, ordered) = mpsc::channel(1);
-        let ports = Some(Ports { known, seen });
+        let (ports, teller) = Ports::new(SIGHTINGS);
         let habits = Habits::default();
-        let parts = ContextParts { snapshots: snapshots.clone(), caps, ports, strangers, habits };
+        let parts =
+            ContextParts { snapshots: snapshots.clone(), caps, ports: Some(ports), strangers, habits };
         let context = Arc::new(Context::new(parts));
         let mut helpers = JoinSet::new();
 
@@ -104,7 +106,7 @@ impl Guard {
         recall_bans(&context).await;
         let bans_kept = spawn_told(keep_bans(Arc::clone(&context), stop.clone()), &mut helpers);
         let channels =
-            FrontChannels { offers, view, seen: sightings, orders: ordered, notifier: Arc::clone(&notifier) };
+            FrontChannels { ports: teller, view, orders: ordered, notifier: Arc::clone(&notifier) };
         helpers.spawn(Front::new(channels, Arc::clone(&context), Arc::clone(&inherited)).run(stop.clone()));
         let parts = ReloadParts {
             source,
@@ -115,9 +117,12 @@ impl Guard {
             level,
             notifier: Arc::clone(&notifier),
             inherited: Arc::clone(&inherited),
+            keyring: Arc::clone(&keyring),
         };
         let reloader = Arc::new(Reloader::new(parts, label, Arc::clone(&context)));
-        let mesh = follow_all((&snapshots, &front, &reloader), &notifier, &mut helpers);
+        let mesh = follow_all(&context, (&snapshots, &front, &reloader), &notifier, &mut helpers);
+        let lookout = Lookout::new(snapshots.clone(), Arc::clone(&context), Arc::clone(&keyring));
+        helpers.spawn(lookout.run());
         let modes = Arc::new(Modes::new(snapshots.clone()));
         helpers.spawn(end_orders(Arc::clone(&modes)));
         let console = Console::new(ConsoleParts {
@@ -126,6 +131,7 @@ impl Guard {
             front,
             mesh,
             reloader: Arc::clone(&reloader),
+            keyring,
             modes,
             dropped,
         });
@@ -196,8 +202,16 @@ impl Guard {
     }
 }
 
+/// The first generation, and what is known of the files of its `[tls]`.
+fn begin(config: Config, found: Found) -> (Arc<Keyring>, Snapshots) {
+    let (keyring, credentials) = Keyring::begin(found);
+    let first = Snapshot::new(1, Arc::new(config)).with_credentials(credentials);
+    (Arc::new(keyring), Snapshots::new(first))
+}
+
 /// Follows what the service manager is told, and whether peers let us in too.
 fn follow_all(
+    context: &Arc<Context>,
     (snapshots, front, reloader): (&Snapshots, &watch::Receiver<FrontView>, &Reloader),
     notifier: &Arc<Notifier>,
     helpers: &mut JoinSet<()>,
@@ -205,8 +219,9 @@ fn follow_all(
     let (generations, reloads) = (snapshots.subscribe(), reloader.subscribe());
     let standing = Standing { front: front.clone(), generations, reloads };
     helpers.spawn(standing.tell(Arc::clone(notifier)));
+    helpers.spawn(tell_captured(front.clone(), snapshots.subscribe()));
     let (sender, mesh) = watch::channel(Mesh::new());
-    helpers.spawn(follow_mesh(snapshots.clone(), sender));
+    helpers.spawn(follow_mesh(Arc::clone(context), snapshots.clone(), sender));
     mesh
 }
 
@@ -243,8 +258,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::control::credentials::{certificate_time, read_credentials};
+    use crate::control::{Act, Consent, Request, Verdict};
     use crate::policy::{Ban, Offence, Record};
     use crate::telemetry;
+    use crate::transport::tls::testing::{Ca, DAY, Host};
 
     async fn a_guard() -> Guard {
         a_guard_that_keeps_bans(None).await
@@ -257,6 +275,7 @@ mod tests {
         let log = telemetry::init(&config.log, telemetry::Sink::StandardError);
         Guard::start(Start {
             config,
+            credentials: Found::None,
             source: Source::default(),
             label: "test".to_owned(),
             level: log.level(),
@@ -266,6 +285,68 @@ mod tests {
             notifier: Arc::new(Notifier::new(&Default::default())),
         })
         .await
+    }
+
+    /// A guard with a certificate, and the file of its configuration.
+    async fn a_guard_with_tunnels(host: &Host) -> (Guard, PathBuf) {
+        let file = host.path("guard.toml");
+        let of = |name: &str| host.path(name).display().to_string();
+        let text = format!(
+            "[epmd]\nlisten = []\n[dist]\nports = 1\n[admin]\nsocket = \"\"\n[tls]\ncert = {:?}\nkey = {:?}\nca = {:?}\n",
+            of("cert.pem"),
+            of("key.pem"),
+            of("ca.pem")
+        );
+        std::fs::write(&file, text).unwrap();
+        let source = Source { path: Some(file.clone()), ..Source::default() };
+        let (loaded, label) = source.load().unwrap();
+        let credentials = read_credentials(&loaded.config.tls, None, certificate_time()).unwrap();
+        let log = telemetry::init(&loaded.config.log, telemetry::Sink::StandardError);
+        let guard = Guard::start(Start {
+            config: loaded.config,
+            credentials,
+            source,
+            label,
+            level: log.level(),
+            dropped: log.dropped_lines(),
+            inherited: Arc::new([]),
+            claim: None,
+            notifier: Arc::new(Notifier::new(&Default::default())),
+        });
+        (guard.await, file)
+    }
+
+    #[tokio::test]
+    async fn a_reload_takes_credentials_that_are_new_keeps_those_that_are_the_same_and_refuses_bad_ones() {
+        let ca = Ca::new("ca");
+        let host = Host::new(&ca.issue("h1.test", 1, (-DAY, DAY)), &ca);
+        let (guard, file) = a_guard_with_tunnels(&host).await;
+        let in_force = || guard.context.snapshot().credentials().cloned().unwrap();
+        let order = |act| Request { text: None, consent: Consent::Ask, act };
+        let first = in_force();
+
+        std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + "warn_before = \"9d\"\n").unwrap();
+        let report = guard.reloader.reload(order(Act::Reload)).await;
+        assert_eq!((report.verdict, report.generation), (Verdict::Reloaded, 2));
+        assert!(Arc::ptr_eq(&first, &in_force()), "sessions would not be resumed");
+
+        let second = ca.issue("h1.test", 2, (-DAY, DAY));
+        host.write("cert.pem", &second.cert);
+        let checked = guard.reloader.reload(order(Act::Check)).await;
+        let Verdict::Refused(reasons) = checked.verdict else { panic!("{:?}", checked.verdict) };
+        assert!(reasons[0].full.contains("key.pem is not the key of the certificate: name the key"));
+        let report = guard.reloader.reload(order(Act::Reload)).await;
+        assert!(matches!(report.verdict, Verdict::Refused(_)));
+        assert!(Arc::ptr_eq(&first, &in_force()) && guard.context.snapshot().generation == 2);
+
+        host.write("key.pem", &second.key);
+        let report = guard.reloader.reload(order(Act::Reload)).await;
+        assert_eq!(report.verdict, Verdict::Reloaded);
+        assert_eq!(in_force().own().serial, "02");
+        let change = &report.delta.changes[0];
+        assert_eq!(change.key, "[tls] cert");
+        assert!(change.what.contains("another certificate: CN=h1.test (serial 02)"), "{}", change.what);
+        guard.stop("test").await;
     }
 
     #[tokio::test]

@@ -7,8 +7,10 @@ use super::client::Client;
 use super::mesh::{self, PeerFile};
 use super::reload::tell;
 use super::report::{Tense, is_taken, render};
-use super::{ConfigArguments, EXIT_CONFIG, ask, color, complain, say};
-use crate::config::{Files, Loaded};
+use super::{ConfigArguments, EXIT_CONFIG, ask, color, complain, render_faults, say};
+use crate::config::{Config, Files, Loaded};
+use crate::control::captured_now;
+use crate::control::credentials::{Found, certificate_time, is_of_a_peer, read_credentials};
 use crate::control::documents::ReloadReport;
 use crate::transport::cores::{Secrets, Withheld};
 
@@ -43,6 +45,12 @@ pub(super) fn check(arguments: &CheckArguments) -> ExitCode {
             if !warnings.is_empty() {
                 complain(&warnings);
             }
+            if !check_credentials(&source, &loaded.config) {
+                return ExitCode::from(EXIT_CONFIG);
+            }
+            for captured in captured_now(&loaded.config) {
+                complain(&format!("warning: {captured}\nhelp: {}", captured.help()));
+            }
             say(&format!("{source} is valid"));
             if !check_mesh(arguments, &loaded) {
                 return ExitCode::FAILURE;
@@ -59,6 +67,32 @@ pub(super) fn check(arguments: &CheckArguments) -> ExitCode {
         Err(error) => {
             complain(&error.render(color()));
             ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Whether tunnels could be made by what the files of `[tls]` hold. A clock that is behind is mended by waiting; what else
+/// other guards would refuse is told as an error, though a guard starts with it, without tunnels.
+fn check_credentials(label: &str, config: &Config) -> bool {
+    match read_credentials(&config.tls, None, certificate_time()) {
+        Ok(Found::New(credentials)) => {
+            if let Some((problem, help)) = is_of_a_peer(config, &credentials) {
+                complain(&format!("warning: {problem}\nhelp: {help}"));
+            }
+            true
+        }
+        Ok(Found::None | Found::Same(_)) => true,
+        Ok(Found::Early(early)) => {
+            complain(&format!("warning: {}\nhelp: {}", early.fault, early.fault.help()));
+            true
+        }
+        Ok(Found::Unfit(fault)) => {
+            complain(&render_faults(&[fault], label, config));
+            false
+        }
+        Err(faults) => {
+            complain(&render_faults(&faults, label, config));
+            false
         }
     }
 }

@@ -31,7 +31,19 @@ pub(super) fn render(links: &[LinkDocument]) -> String {
         return "no links".to_owned();
     }
     table(
-        ["ID", "PEER", "NAME", "LISTENER -> INSIDE", "CLAIMED", "HANDSHAKE", "AGE", "IN", "OUT", "IDLE"],
+        [
+            "ID",
+            "PEER",
+            "NAME",
+            "LISTENER -> INSIDE",
+            "BY",
+            "CLAIMED",
+            "HANDSHAKE",
+            "AGE",
+            "IN",
+            "OUT",
+            "IDLE",
+        ],
         links.iter().map(row),
     )
 }
@@ -39,26 +51,28 @@ pub(super) fn render(links: &[LinkDocument]) -> String {
 /// Links that are cut, one a line, with what keeps them from staying.
 pub(super) fn render_cut(links: &[LinkDocument]) -> String {
     let with_why = |link: &LinkDocument| {
-        let [id, peer, name, leads, claimed, _, age, up, down, _] = row(link);
-        [id, peer, name, leads, claimed, age, up, down, link.why.clone().unwrap_or_else(dash)]
+        let [id, peer, name, leads, by, claimed, _, age, up, down, _] = row(link);
+        [id, peer, name, leads, by, claimed, age, up, down, link.why.clone().unwrap_or_else(dash)]
     };
     table(
-        ["ID", "PEER", "NAME", "LISTENER -> INSIDE", "CLAIMED", "AGE", "IN", "OUT", "WHY"],
+        ["ID", "PEER", "NAME", "LISTENER -> INSIDE", "BY", "CLAIMED", "AGE", "IN", "OUT", "WHY"],
         links.iter().map(with_why),
     )
 }
 
-fn row(link: &LinkDocument) -> [String; 10] {
-    let name = match (&link.peer_name, link.standing) {
-        (Some(name), _) => name.clone(),
-        (None, LinkStanding::Itself) => "(self)".to_owned(),
-        (None, LinkStanding::Peer) => dash(),
+fn row(link: &LinkDocument) -> [String; 11] {
+    let name = match (&link.toward, &link.peer_name, link.standing) {
+        (Some(peer), _, _) => format!("self → {peer}"),
+        (None, Some(name), _) => name.clone(),
+        (None, None, LinkStanding::Itself) => "(self)".to_owned(),
+        (None, None, LinkStanding::Peer) => dash(),
     };
     [
         link.id.to_string(),
         link.peer.to_string(),
         name,
         leads(link),
+        if link.link.is_some() { "tunnel" } else { "plain" }.to_owned(),
         link.peer_node.clone().unwrap_or_else(dash),
         handshake(link),
         duration(link.age_seconds),
@@ -105,11 +119,15 @@ mod tests {
         other.inside = 9105;
         other.node = Some("ctl\u{9b}31m".into());
         (other.peer_node, other.handshake, other.hidden) = (None, None, None);
+        let mut own = a_link(13);
+        (own.peer_name, own.standing, own.node) = (None, LinkStanding::Itself, None);
+        (own.link, own.toward) = (Some("61f8".into()), Some("h2".into()));
         let expected = "\
-ID  PEER             NAME  LISTENER -> INSIDE                   CLAIMED    HANDSHAKE  AGE    IN       OUT    IDLE
-7   192.0.2.2:40000  h2    192.0.2.1:9100 ejabberd              b@h2.test  6, hidden  2h 5m  1.2 GiB  812 B  3s
-12  192.0.2.2:40000  -     192.0.2.1:9100 -> 9105 ctl\\u{9b}31m  -          -          2h 5m  1.2 GiB  812 B  3s";
-        assert_eq!(render(&[a_link(7), other]), expected);
+ID  PEER             NAME       LISTENER -> INSIDE                   BY      CLAIMED    HANDSHAKE  AGE    IN       OUT    IDLE
+7   192.0.2.2:40000  h2         192.0.2.1:9100 ejabberd              plain   b@h2.test  6, hidden  2h 5m  1.2 GiB  812 B  3s
+12  192.0.2.2:40000  -          192.0.2.1:9100 -> 9105 ctl\\u{9b}31m  plain   -          -          2h 5m  1.2 GiB  812 B  3s
+13  192.0.2.2:40000  self → h2  192.0.2.1:9100                       tunnel  b@h2.test  6, hidden  2h 5m  1.2 GiB  812 B  3s";
+        assert_eq!(render(&[a_link(7), other, own]), expected);
         assert_eq!(render(&[]), "no links");
         let cut = LinkDocument { why: Some("denied by deny h2 (line 4)".into()), ..a_link(7) };
         assert!(render_cut(&[cut]).ends_with("812 B  denied by deny h2 (line 4)"));

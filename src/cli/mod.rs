@@ -1,6 +1,7 @@
 //! The command line: arguments to calls, one file a command, exit codes.
 
 mod bans;
+mod certs;
 mod check;
 mod client;
 mod drain;
@@ -23,7 +24,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{Color, Overrides, Source};
+use crate::config::{Color, Config, Overrides, Source};
+use crate::control::credentials::CredentialFault;
 use crate::policy::Target;
 use crate::telemetry::describe;
 
@@ -66,6 +68,8 @@ enum Command {
     Reload(reload::ReloadArguments),
     /// Let no new connections of peers in; established links go on
     Drain(drain::DrainArguments),
+    /// Make the cluster's CA and the certificates of its hosts, revoke them, and show what any certificate is
+    Certs(certs::CertsArguments),
     /// List the names that an epmd holds, as `epmd -names` does
     Names {
         /// The host to ask, with its port if it is not ERL_EPMD_PORT or 4369
@@ -106,6 +110,7 @@ fn perform(command: Command) -> ExitCode {
         Command::Unban(arguments) => bans::unban(&arguments),
         Command::Reload(arguments) => reload::reload(&arguments),
         Command::Drain(arguments) => drain::drain(&arguments),
+        Command::Certs(arguments) => certs::certs(&arguments),
         Command::Names { host } => names::names(&host),
     }
 }
@@ -148,6 +153,16 @@ fn complain(text: &str) {
     if writeln!(std::io::stderr().lock(), "{}", text.trim_end()).is_err() {
         tracing::trace!("stderr_closed");
     }
+}
+
+/// What is wrong with the files of `[tls]`, each with the line that names it and what to do.
+fn render_faults(faults: &[CredentialFault], label: &str, config: &Config) -> String {
+    let shown = |fault: &CredentialFault| {
+        let line = config.places.line_of(&format!("[tls] {}", fault.purpose().label()));
+        let place = line.map_or_else(String::new, |line| format!(" --> {label}:{line}\n"));
+        format!("error: {fault}\n{place}help: {}\n", fault.help())
+    };
+    faults.iter().map(shown).collect()
 }
 
 /// A variable of the environment; `None` where it is not set, or is no text.

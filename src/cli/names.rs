@@ -1,5 +1,6 @@
 //! `names`: what an epmd holds.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::policy::Policy;
 use crate::proto::epmd::{DEFAULT_PORT, NamesReply, Request};
 use crate::session::{MAX_ANSWER, ask};
 use crate::telemetry::describe;
-use crate::transport::{Backends, Dialer, host};
+use crate::transport::{Backends, DialError, Dialer, host};
 
 /// For each address that is tried, and for the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,14 +49,29 @@ async fn list(host: &str) -> Result<String, String> {
 
 async fn ask_names(addr: SocketAddr) -> Result<Vec<u8>, String> {
     let dialer = Dialer::new(Backends { epmd: Some(addr), dist: Vec::new(), forwards: Vec::new() }, TIMEOUT);
-    let stream = dialer.run_errand(&Policy::own_errand(addr)).await.map_err(|error| describe(&error))?;
+    let stream = dialer.run_errand(&Policy::own_errand(addr)).await.map_err(|error| match &error {
+        // A guard resets whom it does not let in, mostly before the connection is up here.
+        DialError::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionReset => {
+            format!("{}: {}", describe(&error), silence(addr))
+        }
+        DialError::Connect { .. } | DialError::TimedOut { .. } | DialError::NoBackend | DialError::Leg(_) => {
+            describe(&error)
+        }
+    })?;
     let answer = ask(stream, &Request::Names.encode(), TIMEOUT, MAX_ANSWER).await;
     match answer {
-        Ok(answer) if answer.is_empty() => Err(format!(
-            "{addr} closed without an answer: a guard that does not let this host in, or no epmd"
-        )),
+        Ok(answer) if answer.is_empty() => Err(format!("{addr} closed without an answer: {}", silence(addr))),
         Ok(answer) => Ok(answer),
         Err(error) => Err(format!("{addr}: {}", describe(&error))),
+    }
+}
+
+/// What it may mean that nothing was said.
+fn silence(addr: SocketAddr) -> &'static str {
+    if addr.ip().is_loopback() {
+        "no epmd, or, where the address stands for a peer, that peer's guard could not be asked: the log says why"
+    } else {
+        "a guard that does not let this host in, or by a tunnel alone (ask at the peer's alias then); or no epmd"
     }
 }
 

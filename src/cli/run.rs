@@ -4,9 +4,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::client::Client;
-use super::{ConfigArguments, EXIT_CONFIG, EXIT_HELD, color, complain, variable};
+use super::{ConfigArguments, EXIT_CONFIG, EXIT_HELD, color, complain, render_faults, variable};
 use crate::app::{Guard, Start};
+use crate::config::{Config, Loaded};
 use crate::control::admin::{self, ClaimError};
+use crate::control::credentials::{Found, certificate_time, has_secrets, is_of_a_peer, read_credentials};
 use crate::control::{ManagerSays, Notifier, Signal, Signals};
 use crate::telemetry;
 use crate::telemetry::describe;
@@ -31,16 +33,17 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    let Some(credentials) = take_credentials(&loaded.config, &label) else {
+        return ExitCode::from(EXIT_CONFIG);
+    };
     if let Err(error) = activation::check(&inherited, &loaded.config) {
         return refuse(&error);
     }
     let log = telemetry::init(&loaded.config.log, telemetry::Sink::StandardError);
     telemetry::log_panics();
     tracing::info!(config = label, "configuration_loaded");
-    cores.settle(if loaded.config.cookies.is_empty() { Secrets::None } else { Secrets::Held });
-    for problem in loaded.warnings.iter() {
-        tracing::warn!(problem = problem.message, help = problem.help, "configuration_warning");
-    }
+    cores.settle(if has_secrets(&loaded.config) { Secrets::Held } else { Secrets::None });
+    warn(&loaded, &credentials);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -58,12 +61,42 @@ pub(super) fn run(arguments: &ConfigArguments) -> ExitCode {
     };
     let notifier = Arc::new(Notifier::new(&manager()));
     let inherited = inherited.into();
-    let start = Start { config: loaded.config, source, label, level, dropped, inherited, claim, notifier };
+    let start = Start {
+        config: loaded.config,
+        credentials,
+        source,
+        label,
+        level,
+        dropped,
+        inherited,
+        claim,
+        notifier,
+    };
     let code = runtime.block_on(serve(start));
     // A resolver that hangs must not keep the process.
     runtime.shutdown_background();
     drop(log);
     code
+}
+
+/// Tells what is hardly meant so.
+fn warn(loaded: &Loaded, credentials: &Found) {
+    for problem in loaded.warnings.iter() {
+        tracing::warn!(problem = problem.message, help = problem.help, "configuration_warning");
+    }
+    if let Found::New(own) = credentials
+        && let Some((problem, help)) = is_of_a_peer(&loaded.config, own)
+    {
+        tracing::warn!(problem, help, "configuration_warning");
+    }
+}
+
+/// What the files of `[tls]` hold; `None`: what cannot be used at any time, which has been said. What other guards would
+/// refuse now is another matter: whoever has no tunnels is better off with a guard than without one.
+fn take_credentials(config: &Config, label: &str) -> Option<Found> {
+    read_credentials(&config.tls, None, certificate_time())
+        .map_err(|faults| complain(&render_faults(&faults, label, config)))
+        .ok()
 }
 
 /// Who runs on this host already.

@@ -11,7 +11,7 @@ use super::terminal::{bytes, counted, duration, shown, shown_json, shown_lines, 
 use super::{ask, print, say};
 use crate::control::documents::{
     GuardMode, GuardState, LastResult, ListenerAudience, ListenerDocument, ListenerState, PeerDocument,
-    SpeakersDocument, Status,
+    SpeakersDocument, Status, TlsDocument, TlsState,
 };
 use crate::telemetry::describe;
 
@@ -118,6 +118,7 @@ fn head(status: &Status) -> String {
     lines.extend(status.mode.as_ref().map(|document| format!("mode: {}", mode::render(document))));
     let mode = status.mode.as_ref().map_or(GuardMode::Enforce, |document| document.mode);
     lines.extend(status.speakers.iter().flat_map(|document| speakers(document, mode)));
+    lines.extend(status.tls.iter().flat_map(tls));
     if status.ready {
         lines.push("READY".to_owned());
     } else if status.not_ready.is_empty() {
@@ -125,6 +126,42 @@ fn head(status: &Status) -> String {
     }
     lines.extend(status.not_ready.iter().map(|why| format!("NOT READY: {}", shown(why))));
     lines.join("\n")
+}
+
+/// What tunnels are made by.
+fn tls(document: &TlsDocument) -> Vec<String> {
+    let TlsDocument { certificate, cas, cas_until, crls, crls_until, files, problems } = document;
+    let Some(own) = certificate else {
+        let mut lines = vec!["tls: NO TUNNELS: no certificate is in force".to_owned()];
+        lines.extend(problems.iter().map(|problem| format!("    {}", shown(problem))));
+        return lines;
+    };
+    let ends = if own.expires_in_seconds > 0.0 {
+        format!("expires in {}", duration(own.expires_in_seconds))
+    } else {
+        "EXPIRED".to_owned()
+    };
+    let until = |until: &Option<String>| {
+        until.as_deref().map_or_else(String::new, |at| format!(" until {}", shown(at)))
+    };
+    let lists =
+        if *crls == 0 { String::new() } else { format!(", {}{}", counted(*crls, "CRL"), until(crls_until)) };
+    let mut lines = vec![format!(
+        "tls: certificate {} until {} ({ends}), {}{}{lists}",
+        shown(&own.subject),
+        shown(&own.not_after),
+        counted(*cas, "CA"),
+        until(cas_until)
+    )];
+    match files {
+        TlsState::InForce => {}
+        TlsState::Early => lines.push("    its files hold another one, whose time has not come:".to_owned()),
+        TlsState::Refused => {
+            lines.push("    ITS FILES HOLD WHAT CANNOT BE USED, AND NOTHING HAS CHANGED:".to_owned())
+        }
+    }
+    lines.extend(problems.iter().map(|problem| format!("    {}", shown(problem))));
+    lines
 }
 
 /// What became of those who spoke. What has not happened is not told.
@@ -162,10 +199,11 @@ fn ports(listeners: &[ListenerDocument]) -> String {
         return "no ports: nothing that is to be guarded listens".to_owned();
     }
     let row = |port: &ListenerDocument| {
-        let audience = match port.audience {
-            ListenerAudience::Peers => "peers",
-            ListenerAudience::ItselfOnly => "self",
-            ListenerAudience::PeersOnly => "peers only",
+        let audience = match (port.audience, &port.toward) {
+            (_, Some(peer)) => format!("self → {peer}"),
+            (ListenerAudience::Peers, None) => "peers".to_owned(),
+            (ListenerAudience::ItselfOnly, None) => "self".to_owned(),
+            (ListenerAudience::PeersOnly, None) => "peers only".to_owned(),
         };
         let state = match port.state {
             ListenerState::Open => "open",
@@ -175,7 +213,7 @@ fn ports(listeners: &[ListenerDocument]) -> String {
             port.role.clone(),
             port.listener.to_string(),
             state.to_owned(),
-            audience.to_owned(),
+            audience,
             port.inside.map_or_else(dash, |inside| inside.to_string()),
             port.node.clone().unwrap_or_else(dash),
         ]
@@ -217,6 +255,7 @@ fn dash() -> String {
 mod tests {
     use super::*;
     use crate::control::admin::tests::a_status;
+    use crate::control::documents::CertificateDocument;
 
     #[test]
     fn a_guard_that_is_well_fits_on_a_screen() {
@@ -274,5 +313,61 @@ PEERS";
             assert!(text.contains(line), "{line}: {text}");
         }
         assert!(!text.contains("\nREADY") && !text.contains("mode"), "{text}");
+    }
+
+    #[test]
+    fn the_certificate_of_the_tunnels_is_a_line_and_what_is_wrong_with_its_files_stands_below() {
+        let mut document = TlsDocument {
+            certificate: Some(CertificateDocument {
+                subject: "CN=h1.test".into(),
+                serial: "07".into(),
+                fingerprint: "AB".into(),
+                names: vec!["h1.test".into()],
+                not_after: "2027-09-19T00:00:00Z".into(),
+                expires_in_seconds: 300.0 * 86_400.0,
+            }),
+            cas: 2,
+            cas_until: None,
+            crls: 1,
+            crls_until: Some("2026-12-31T00:00:00Z".into()),
+            files: TlsState::InForce,
+            problems: Vec::new(),
+        };
+        let line = "tls: certificate CN=h1.test until 2027-09-19T00:00:00Z (expires in 300d), 2 CAs, \
+                    1 CRL until 2026-12-31T00:00:00Z";
+        assert_eq!(tls(&document), [line]);
+        document.files = TlsState::Refused;
+        document.problems = vec!["[tls] key: /k is not there: make it".into()];
+        let wrong = &tls(&document)[1..];
+        assert!(
+            wrong[0].contains("NOTHING HAS CHANGED") && wrong[1].contains("/k is not there"),
+            "{wrong:?}"
+        );
+        (document.certificate, document.files) = (None, TlsState::Early);
+        assert!(tls(&document)[0].contains("NO TUNNELS"));
+    }
+
+    #[test]
+    fn an_alias_shows_for_whom_it_stands() {
+        let listener = |role: &str, addr: &str, audience, toward: Option<&str>| ListenerDocument {
+            role: role.into(),
+            listener: addr.parse().unwrap(),
+            audience,
+            node: None,
+            inside: (role == "dist").then_some(9100),
+            toward: toward.map(str::to_owned),
+            state: ListenerState::Open,
+        };
+        let shown = ports(&[
+            listener("epmd", "127.0.0.12:4369", ListenerAudience::ItselfOnly, Some("h2")),
+            listener("dist", "127.0.0.12:40001", ListenerAudience::ItselfOnly, Some("h2")),
+            listener("tunnel", "192.0.2.1:4371", ListenerAudience::PeersOnly, None),
+        ]);
+        let expected = "\
+PORT    LISTENER          STATE  FOR         INSIDE  NODE
+epmd    127.0.0.12:4369   open   self → h2   -       -
+dist    127.0.0.12:40001  open   self → h2   9100    -
+tunnel  192.0.2.1:4371    open   peers only  -       -";
+        assert_eq!(shown, expected);
     }
 }

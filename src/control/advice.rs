@@ -1,6 +1,6 @@
 //! What an operator should do about a port that is taken.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::front::cure;
@@ -33,6 +33,9 @@ pub(super) fn advise(
             "something listens on this very address: have it listen on loopback, or take port {} out of [dist] ports",
             addr.port()
         ),
+        Role::Tunnel => {
+            format!("have what listens there stop, or take another port than {} in [tls] listen", addr.port())
+        }
         Role::DistTls | Role::Tcp => format!(
             "something listens on this very address: have it listen on loopback, or take port {} out of [[forward]] ports",
             addr.port()
@@ -40,11 +43,37 @@ pub(super) fn advise(
     }
 }
 
+/// The same for a port of a peer at an alias that stands for it.
+pub(super) fn advise_alias(peer: &str, role: Role, addr: SocketAddr, holders: &[Holder]) -> String {
+    let (ip, port) = (addr.ip(), addr.port());
+    let stands = format!("no node of this host reaches {peer} at port {port}, for which {ip} stands");
+    let Some(holder) = holders.first() else {
+        return format!("{stands}: {}", advise_unheard(Role::Tunnel, port));
+    };
+    if holder.is_likely("epmd-guard") {
+        return "another epmd-guard serves this address: stop one of the two, or give the peer another alias"
+            .to_owned();
+    }
+    if holder.socket.addr.ip().is_unspecified() {
+        return format!("{stands}, while this has it on every address; {}", cure(role));
+    }
+    format!("{stands}: have what listens on this very address listen elsewhere, or give {peer} another alias")
+}
+
+/// What to do where this host does not have the alias of a peer.
+pub(super) fn advise_missing(peer: &str, alias: IpAddr) -> String {
+    let bits = if alias.is_ipv4() { 32 } else { 128 };
+    format!(
+        "this host does not have the address, which is to stand for {peer}: `ip addr add {alias}/{bits} dev lo`, and the \
+         same at each start of the host; it is tried again"
+    )
+}
+
 /// The number of a connection that this host has made cannot be listened on at the same address.
 fn advise_unheard(role: Role, port: u16) -> String {
     let nobody = "nobody listens there, but a connection of this host's may have the number";
     let cure = match role {
-        Role::Epmd => "it is open when that has gone",
+        Role::Epmd | Role::Tunnel => "it is open when that has gone",
         Role::DistTls | Role::Tcp => {
             "until that has gone no peer reaches what is behind it: to be sure of it, let it listen at a number below those \
              of /proc/sys/net/ipv4/ip_local_port_range"
@@ -193,5 +222,23 @@ mod tests {
         let text =
             advice(Role::Epmd, "192.0.2.1:4369", holder("192.0.2.1:4369", 9, Some(("epmd-guard", 9))), None);
         assert!(text.contains("another epmd-guard"), "{text}");
+    }
+
+    #[test]
+    fn an_alias_that_is_taken_or_missing_is_told_of_with_the_peer_and_the_cure() {
+        let told =
+            |holders: &[Holder]| advise_alias("h2", Role::Dist, "127.0.0.12:9100".parse().unwrap(), holders);
+        let on_all = told(&[holder("0.0.0.0:9100", 104, None)]);
+        assert!(on_all.contains("reaches h2 at port 9100, for which 127.0.0.12 stands"), "{on_all}");
+        assert!(on_all.contains("inet_dist_use_interface {127,0,0,1}"), "{on_all}");
+        let there = told(&[holder("127.0.0.12:9100", 104, None)]);
+        assert!(there.contains("give h2 another alias"), "{there}");
+        let unheard = told(&[]);
+        assert!(unheard.contains("ss -atnp 'sport = :9100'"), "{unheard}");
+        let missing = advise_missing("h2", "fd00::12".parse().unwrap());
+        assert!(missing.contains("dev lo`, and the same at each start"), "{missing}");
+        assert!(missing.contains("`ip addr add fd00::12/128 dev lo`"), "{missing}");
+        let missing = advise_missing("h2", "192.0.2.12".parse().unwrap());
+        assert!(missing.contains("`ip addr add 192.0.2.12/32 dev lo`"), "{missing}");
     }
 }

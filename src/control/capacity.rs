@@ -96,6 +96,8 @@ mod tests {
             half_open: 1024,
             half_open_per_address: 256,
             handshake_timeout: Duration::from_secs(7),
+            replay_per_link: 4 * 1024 * 1024,
+            replay: 256 * 1024 * 1024,
         }
     }
 

@@ -1,7 +1,10 @@
 //! What the running guard says of itself and does when it is told: the content behind the admin socket.
 
+mod credentials;
 mod speakers;
+mod tunnels;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +13,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::credentials::{credential_warnings, of_credentials, tls_document, tls_observed};
 use self::speakers::mode_document;
+use self::tunnels::{describe_exposed, hinders, of_tunnels};
 use super::admin::{ExplainQuery, ModeFault, ModeOrder, Operations, Orderer, Pardon};
+use super::credentials::Keyring;
 use super::documents::{
     self, Applies, BanDocument, ChangeDocument, GuardState, LastResult, LearnDocument, LinkDocument,
     LinkStanding, ListenerAudience, ListenerDocument, ListenerState, ModeDocument, PeerDocument, Readiness,
@@ -41,6 +47,8 @@ pub struct ConsoleParts {
     pub mesh: watch::Receiver<Mesh>,
     /// Reloads.
     pub reloader: Arc<Reloader>,
+    /// What is known of the files of `[tls]`.
+    pub keyring: Arc<Keyring>,
     /// The modes.
     pub modes: Arc<Modes>,
     /// Lines that the log has lost.
@@ -92,31 +100,40 @@ impl Console {
         let embedded = snapshot.config.epmd.backend == EpmdBackend::Embedded;
         // Where nodes register, if we are the epmd.
         let is_needed = |view: &&ListenerView| {
-            view.audience >= Audience::Peers || embedded && view.addr.ip().is_loopback()
+            let is_ours = view.audience >= Audience::Peers || embedded && view.addr.ip().is_loopback();
+            is_ours && view.toward.is_none()
         };
         for view in epmd.into_iter().filter(is_needed) {
             if let Some(why) = &view.blocked {
                 reasons.push(format!("epmd is not served on {}: {why}", view.addr));
             }
         }
+        reasons.extend(of_credentials(snapshot, &self.parts.keyring));
+        reasons.extend(of_tunnels(snapshot, front));
         reasons
     }
 
     fn warnings(&self, snapshot: &Snapshot, front: &FrontView) -> Vec<Warning> {
         let mut warnings: Vec<Warning> = front.exposed.iter().map(exposed_warning).collect();
         warnings.extend(self.observing());
+        warnings.extend(credential_warnings(snapshot, &self.parts.keyring));
         let embedded = snapshot.config.epmd.backend == EpmdBackend::Embedded;
         // The others keep the guard from being ready, which is told as that.
         let for_self = |view: &&ListenerView| {
             let is_warned =
                 view.audience == Audience::ItselfOnly && !(embedded && view.addr.ip().is_loopback());
-            view.role != Role::Epmd || is_warned
+            match view.role {
+                Role::Epmd => is_warned && view.toward.is_none(),
+                Role::Dist | Role::DistTls | Role::Tcp => !hinders(view, &snapshot.config),
+                Role::Tunnel => false,
+            }
         };
         for view in front.listeners.iter().filter(for_self) {
             // What its own node has is told as that.
             if let Some(Blocked::Otherwise(why)) = &view.blocked {
                 let node = view.node.as_ref().map(ToString::to_string);
-                let message = format!("{} is not served on {}", view.role, view.addr);
+                let whose = view.toward.as_ref().map_or_else(String::new, |peer| format!(" of {peer}"));
+                let message = format!("{}{whose} is not served on {}", view.role, view.addr);
                 warnings.push(warn("port_taken", message, why.clone(), (node, Some(view.addr.port()))));
             }
         }
@@ -157,7 +174,7 @@ impl Console {
         let mesh = self.parts.mesh.borrow().clone();
         let peer = |(at, peer): (u16, &config::Peer)| {
             let carried = named.remove(&PeerId(at)).unwrap_or_default();
-            let way = mesh.get(&peer.name).copied().map(Way::label).map(str::to_owned);
+            let way = mesh.get(&peer.name).copied().map(Way::label).map(Cow::into_owned);
             carried.document(peer.name.clone(), shown_addresses(snapshot, PeerId(at)), way)
         };
         let mut peers: Vec<PeerDocument> = (0..).zip(&snapshot.config.peers).map(peer).collect();
@@ -180,7 +197,7 @@ impl Console {
             }
             let host = match snapshot.policy.peer_of(&admission) {
                 Some(peer) => tally.named.entry(peer).or_default(),
-                None => tally.others.entry(link.arrival.peer.ip()).or_default(),
+                None => tally.others.entry(link.peer().ip()).or_default(),
             };
             host.add(&link, now);
         }
@@ -251,6 +268,7 @@ impl Console {
             readiness,
             intake: snapshot.policy.intake(),
             mode: snapshot.policy.mode(),
+            tls: tls_observed(&snapshot, &self.parts.keyring),
             half_open: context.half_open().in_use().into(),
             bans: number(bans),
             connections: context.connections().into(),
@@ -258,7 +276,7 @@ impl Console {
             traffic: context.links.totals(&context.metrics),
             peers: peers.collect(),
             tables: tables.into_iter().map(|(table, entries)| (table, number(entries))).collect(),
-            ports_open: [Role::Epmd, Role::Dist, Role::DistTls, Role::Tcp]
+            ports_open: [Role::Epmd, Role::Dist, Role::DistTls, Role::Tcp, Role::Tunnel]
                 .map(|role| (role.label(), number(count(role))))
                 .to_vec(),
             nodes_exposed: number(front.exposed.len()),
@@ -294,6 +312,7 @@ impl Operations for Console {
             state: Self::state(&snapshot),
             mode: Some(self.mode()),
             speakers: Some(self.speakers_document()),
+            tls: tls_document(&snapshot, &self.parts.keyring),
             ready: not_ready.is_empty(),
             not_ready,
             warnings: self.warnings(&snapshot, &front),
@@ -427,12 +446,9 @@ fn warn(what: &str, message: String, help: String, (node, port): (Option<String>
 }
 
 fn exposed_warning(exposed: &Exposed) -> Warning {
-    let Exposed { node, port, socket, uid, .. } = exposed;
+    let Exposed { node, port, .. } = exposed;
     let node = node.as_ref().map(ToString::to_string);
-    let name = node.as_deref().unwrap_or("a node");
-    let message =
-        format!("{name} at port {port} can be reached around the guard: it listens on {socket} (uid {uid})");
-    warn("node_exposed", message, exposed.cure().to_owned(), (node, Some(*port)))
+    warn("node_exposed", describe_exposed(exposed), exposed.cure().to_owned(), (node, Some(*port)))
 }
 
 fn listener_document(view: &ListenerView) -> ListenerDocument {
@@ -445,7 +461,8 @@ fn listener_document(view: &ListenerView) -> ListenerDocument {
             Audience::PeersOnly => ListenerAudience::PeersOnly,
         },
         node: view.node.as_ref().map(ToString::to_string),
-        inside: (view.role != Role::Epmd).then_some(view.inside),
+        inside: (!matches!(view.role, Role::Epmd | Role::Tunnel)).then_some(view.inside),
+        toward: view.toward.as_deref().map(str::to_owned),
         state: if view.blocked.is_none() { ListenerState::Open } else { ListenerState::Blocked },
     }
 }
@@ -467,7 +484,7 @@ fn link_document(link: &Link, admission: &Admission, snapshot: &Snapshot) -> Lin
     };
     LinkDocument {
         id: link.id,
-        peer: link.arrival.peer.socket(),
+        peer: link.peer().socket(),
         peer_name: snapshot.policy.peer_of(admission).and_then(|peer| name_of(snapshot, peer)),
         standing,
         listener: link.arrival.local.socket(),
@@ -477,6 +494,8 @@ fn link_document(link: &Link, admission: &Admission, snapshot: &Snapshot) -> Lin
         answered_by: names.map(|(_, answered)| answered.to_string()),
         hidden: claim.map(|claim| claim.flags.is_hidden()),
         handshake: claim.map(|claim| claim.version.number()),
+        link: link.tunnel.map(|link| link.to_string()),
+        toward: link.toward.as_deref().map(str::to_owned),
         rule: rule.map(ToString::to_string),
         since: timestamp(link.since),
         age_seconds: now.duration_since(link.begun).as_secs_f64(),

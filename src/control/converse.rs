@@ -49,7 +49,7 @@ impl From<DialError> for NoAnswer {
     fn from(error: DialError) -> Self {
         match error {
             DialError::Connect { source, .. } => source.into(),
-            DialError::TimedOut { .. } | DialError::NoBackend => Self::Silent,
+            DialError::TimedOut { .. } | DialError::NoBackend | DialError::Leg(_) => Self::Silent,
         }
     }
 }

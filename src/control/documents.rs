@@ -5,6 +5,7 @@
 //! Fields are only ever added, and whoever reads one passes over what it does not know, so that command and
 //! daemon of neighbouring versions understand each other.
 
+mod credentials;
 mod speakers;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Moment;
 
+pub use credentials::{CertificateDocument, TlsDocument, TlsState};
 pub use speakers::{
     BanDocument, BansDocument, GuardMode, LearnDocument, ModeDocument, SeenDocument, SpeakersDocument,
     Unbanned,
@@ -65,6 +67,9 @@ pub struct Status {
     /// What became of those who spoke; `None` as above.
     #[serde(default)]
     pub speakers: Option<SpeakersDocument>,
+    /// What tunnels are made by; `None`: there is no `[tls] cert`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsDocument>,
     /// Whether it does all that its configuration asks for.
     pub ready: bool,
     /// Why it is not ready, one clause each; empty when it is.
@@ -133,7 +138,7 @@ pub struct Warning {
 /// A port of the guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerDocument {
-    /// What it serves: `epmd` or `dist`.
+    /// What it serves: `epmd`, `dist`, `dist-tls`, `tcp` or `tunnel`.
     pub role: String,
     /// Where it listens.
     pub listener: SocketAddr,
@@ -141,8 +146,11 @@ pub struct ListenerDocument {
     pub audience: ListenerAudience,
     /// The node behind it, where that is known.
     pub node: Option<String>,
-    /// The port behind it, for `dist`.
+    /// The port behind it, for all but `epmd` and `tunnel`; at an alias, the peer's.
     pub inside: Option<u16>,
+    /// The `[[peer]]` for whom it stands, where it is at an alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toward: Option<String>,
     /// Whether it is open.
     pub state: ListenerState,
 }
@@ -225,6 +233,12 @@ pub struct LinkDocument {
     /// The version of the handshake: 5 or 6.
     #[serde(default)]
     pub handshake: Option<u16>,
+    /// What both guards call it, where it goes through a tunnel.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// The `[[peer]]` to which this host has dialled it, at an alias.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toward: Option<String>,
     /// The rule that lets it be; `None` for this host itself.
     pub rule: Option<String>,
     /// When it was established; see [`timestamp`].

@@ -3,6 +3,7 @@
 //! Decides nothing itself: every yes and no is the answer of the function that the walk calls.
 
 mod speaker;
+mod tunnel;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -202,6 +203,7 @@ impl<'a> Walk<'a> {
         let arrival = self.arrival(question.from);
         let role = match question.to {
             Target::Port(port) if self.is_epmd(port) => Role::Epmd,
+            Target::Port(port) if self.is_for_tunnels(port) => Role::Tunnel,
             Target::Port(port) => self.facts.policy.role_at(port).unwrap_or(Role::Dist),
             Target::Node(_) => Role::Dist,
         };
@@ -215,6 +217,7 @@ impl<'a> Walk<'a> {
         match &question.to {
             Target::Node(name) => self.reach_node(name, &admission)?,
             Target::Port(_) if role == Role::Epmd => self.reach_epmd(&admission)?,
+            Target::Port(_) if role == Role::Tunnel => self.identify(&admission)?,
             Target::Port(port) => self.reach_port(*port, &admission)?,
         }
         match &question.claim {
@@ -238,6 +241,10 @@ impl<'a> Walk<'a> {
         let policy = self.facts.policy;
         let admission = match policy.admit(arrival, role, Audience::Peers) {
             Ok(admission) => admission,
+            Err(Denial::TlsRequired) => {
+                self.refuse_plain(arrival);
+                return Err(End);
+            }
             Err(denial) => {
                 self.refuse(denial);
                 return Err(End);
@@ -364,7 +371,9 @@ impl<'a> Walk<'a> {
         let ip = admission.peer().ip();
         let is_self = admission.standing() == Standing::Itself;
         let faces = |view: &&ListenerView| {
-            is_meant(view)
+            // What stands for a peer leads away from here.
+            view.toward.is_none()
+                && is_meant(view)
                 && view.addr.is_ipv4() == ip.is_ipv4()
                 && (is_self || view.audience >= Audience::Peers)
         };
@@ -441,8 +450,14 @@ impl<'a> Walk<'a> {
             return Err(End);
         };
         let name = node.as_ref().map_or_else(|| "a node".to_owned(), ToString::to_string);
-        let target =
-            LinkTarget { role: *role, outside: addr.port(), inside: *inside, nodes, speech: Speech::Closed };
+        let target = LinkTarget {
+            role: *role,
+            outside: addr.port(),
+            inside: *inside,
+            nodes,
+            speech: Speech::Closed,
+            sans: &[],
+        };
         self.forward = self.facts.config.forward_at(*inside);
         if let Err(denial) = self.facts.policy.authorize_link(admission, &target) {
             self.refuse_to(denial, admission);
@@ -543,6 +558,12 @@ impl<'a> Walk<'a> {
             | Denial::WrongCookie
             | Denial::WrongNode
             | Denial::WrongAnswer
+            | Denial::TlsRequired
+            | Denial::TlsOff
+            | Denial::UnknownIdentity
+            | Denial::SeveralIdentities
+            | Denial::IdentityOfAnother(_)
+            | Denial::CertificateRevoked
             | Denial::NoHandshake => self.say(stage, Verdict::No, denial.label()),
         }
     }
@@ -617,6 +638,7 @@ mod tests {
             inside: addr.port(),
             nodes: node.iter().cloned().collect(),
             node,
+            toward: None,
             blocked: blocked.map(|why| Blocked::Otherwise(why.to_owned())),
         }
     }
@@ -697,6 +719,9 @@ mod tests {
         assert_eq!(verdict("192.0.2.2", &[&epmd, &for_self, &open]), Verdict::Yes);
         assert_eq!(verdict("192.0.2.2", &[&for_self, &open]), Verdict::No, "it cannot look up");
         assert_eq!(verdict("127.0.0.1", &[&epmd, &for_self, &taken]), Verdict::Yes);
+        // What stands for a peer does not lead here.
+        let away = ListenerView { toward: Some("h2".into()), ..for_self };
+        assert_eq!(verdict("127.0.0.1", &[&epmd, &away, &taken]), Verdict::No);
     }
 
     #[test]

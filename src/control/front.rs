@@ -9,8 +9,13 @@ mod exposed;
 mod leases;
 mod names;
 mod nodes;
+mod places;
+mod posts;
+mod tell;
 mod view;
 mod wanted;
+mod ways;
+mod wildcards;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,7 +27,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::field::display;
 
 use super::Notifier;
 use super::addresses::{Addresses, follow_interfaces, follow_own_names};
@@ -30,7 +34,7 @@ use super::obstacle::Obstacle;
 use crate::config::{Config, EpmdBackend};
 use crate::policy::{Audience, PortRule};
 use crate::proto::epmd::NodeName;
-use crate::session::{Context, Leased, Offer, Offers, PortState, Post, Role, Service, Sighting, accept};
+use crate::session::{Context, Leased, PortsTeller, Role, Service, Sighting};
 use crate::telemetry::describe;
 use crate::transport::activation::{Inherited, Purpose};
 use crate::transport::sockets::{Listening, in_the_way};
@@ -40,9 +44,13 @@ pub use exposed::{CURE, Exposed};
 use exposed::{ExposedNodes, find};
 use leases::{Followed, Judged, Leases};
 use names::NamesWatch;
-use nodes::{Behind, MISSED_FOR, Nodes, Offered, behind};
+use nodes::{Behind, Nodes, Offered, behind};
+use places::{Open, leads_to_node};
+use posts::OfferedPosts;
 pub use view::{Blocked, FrontView, ListenerView};
 use wanted::{Wanted, wanted};
+use ways::AskedWays;
+use wildcards::Wildcards;
 
 /// How often the table is read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -56,12 +64,10 @@ const MEETINGS: usize = 8;
 /// What the front listens to and whom it tells.
 #[derive(Debug)]
 pub struct FrontChannels {
-    /// Told of the distribution ports that something listens behind, after each look.
-    pub offers: watch::Sender<Offers>,
+    /// The ports, for those who answer questions.
+    pub ports: PortsTeller,
     /// Told of everything, after each look.
     pub view: watch::Sender<FrontView>,
-    /// Names that epmd told; each asks for a look at once.
-    pub seen: mpsc::Receiver<Sighting>,
     /// The steps of a reload.
     pub orders: mpsc::Receiver<FrontOrder>,
     /// Told when the first look is done, and that the looks go on.
@@ -88,6 +94,8 @@ pub struct Unopened {
     pub role: Role,
     /// Where.
     pub addr: SocketAddr,
+    /// The `[[peer]]` for whom the address stands, by its name, where it is an alias.
+    pub toward: Option<Arc<str>>,
     /// Why not.
     pub error: io::Error,
     /// Whether the configuration in force does not want it too.
@@ -120,6 +128,11 @@ pub struct Front {
     /// Changes with them.
     registrations: watch::Receiver<u64>,
     exposed: ExposedNodes,
+    posts: OfferedPosts,
+    /// The ports at aliases that were asked for.
+    ways: AskedWays,
+    /// Ports that must stay free at aliases.
+    wildcards: Wildcards,
     /// Ports that systemd holds, which stand in for what would be bound here.
     inherited: Arc<[Inherited]>,
     /// When the service manager last heard that the looks go on; `None` before the first.
@@ -127,26 +140,6 @@ pub struct Front {
     /// When the last look ended, and how long it took.
     looked: Instant,
     took: Duration,
-}
-
-/// A port that is open.
-#[derive(Debug)]
-struct Open {
-    role: Role,
-    /// Tells its accept loop whom it serves and where it leads.
-    service: watch::Sender<Service>,
-    /// Its accept loop, and what ends it.
-    task: Id,
-    stop: CancellationToken,
-    /// Since when nothing has been seen behind it.
-    missed_since: Option<Instant>,
-}
-
-impl Open {
-    fn close(&self, addr: SocketAddr) {
-        self.stop.cancel();
-        tracing::info!(role = %self.role, listener = %addr, "port_closed");
-    }
 }
 
 /// What one look has found.
@@ -185,6 +178,9 @@ impl Front {
             leases: Leases::default(),
             registrations,
             exposed: ExposedNodes::default(),
+            posts: OfferedPosts::default(),
+            ways: AskedWays::default(),
+            wildcards: Wildcards::default(),
             inherited,
             last_sign: None,
             looked: Instant::now(),
@@ -213,7 +209,8 @@ impl Front {
                     tokio::time::sleep_until(self.looked + SHORT_BREATH.max(self.took)).await;
                     self.turn().await;
                 }
-                Some(sighting) = self.channels.seen.recv() => {
+                Some(way) = self.channels.ports.ways.recv() => self.open_ways(way).await,
+                Some(sighting) = self.channels.ports.seen.recv() => {
                     self.sightings.push(sighting);
                     self.turn_soon().await;
                 }
@@ -290,7 +287,8 @@ impl Front {
                 Ok(listener) => drop(self.prepared.insert(addr, listener)),
                 Err(error) => {
                     let is_new = !self.obstacles.contains_key(&addr) && !self.met.contains(&addr);
-                    unopened.push(Unopened { role, addr, error, is_new });
+                    let toward = wanted.service.toward.clone();
+                    unopened.push(Unopened { role, addr, toward, error, is_new });
                 }
             }
         }
@@ -301,7 +299,7 @@ impl Front {
     /// the time.
     async fn turn_soon(&mut self) {
         tokio::time::sleep_until(self.looked + BREATH.max(self.took)).await;
-        while let Ok(sighting) = self.channels.seen.try_recv() {
+        while let Ok(sighting) = self.channels.ports.seen.try_recv() {
             self.sightings.push(sighting);
         }
         self.turn().await;
@@ -330,10 +328,12 @@ impl Front {
         for Leased { name, port, .. } in &gone {
             self.nodes.forget(name, *port);
         }
-        let Some(look) = self.find_out(config).await else {
+        let Some(mut look) = self.find_out(config).await else {
             self.close_left(config, &gone);
             return;
         };
+        self.want_ways(config, &mut look.wanted);
+        self.tell_left_out(config);
         let is_served = !config.epmd.listen.is_empty();
         let counts = is_served || matches!(config.dist.rules.ports, PortRule::Registered { .. });
         if let Some(epmd) = config.epmd.backend.addr().filter(|_| counts) {
@@ -343,6 +343,7 @@ impl Front {
         self.close_others(&look.wanted, &left);
         let exposed = self.find_exposed(config, &look);
         self.exposed.note(&exposed, Instant::now());
+        self.wildcards.note_nodes(&exposed);
         let mut shut: Vec<(&SocketAddr, &Wanted)> =
             look.wanted.iter().filter(|(addr, _)| !self.open.contains_key(addr)).collect();
         // epmd's port goes before all others: until it is ours, any `erl` may take it.
@@ -356,6 +357,8 @@ impl Front {
             self.try_open(*addr, wanted);
         }
         self.tell_offers(&look.wanted, &exposed);
+        self.posts.follow(&look.offered, |port| config.way_to(port).role, &left, Instant::now());
+        self.posts.tell(&self.channels.ports.posts);
         self.context.mapper.note_followed(change);
         self.tell_view(&look, &held);
     }
@@ -401,7 +404,20 @@ impl Front {
         for forward in &config.forwards {
             offered.extend(self.nodes.listed(&forward.ports, &behind));
         }
-        let mut wanted = wanted(config, &self.addresses.borrow(), &offered);
+        let theirs = listening.iter().filter(|socket| !ours(&socket.addr));
+        self.wildcards.note(theirs.clone());
+        // Who has it on every address is down, and is to find it free when it comes back.
+        let is_left_alone = |addr: SocketAddr| {
+            let mut in_the_way = in_the_way(&listening, addr);
+            self.wildcards.has(addr.port()) && !in_the_way.any(|socket| !ours(&socket.addr))
+        };
+        let mut wanted = wanted(config, &self.addresses.borrow(), &offered, is_left_alone);
+        self.want_inherited(config, &mut wanted);
+        Some(Look { listening, behind, foreign, offered, wanted })
+    }
+
+    /// Adds the ports that systemd holds.
+    fn want_inherited(&self, config: &Config, wanted: &mut HashMap<SocketAddr, Wanted>) {
         // systemd holds them whether or not something listens behind them, so that the kernel takes
         // connections there anyway. Whoever closes one does it in its socket unit.
         for inherited in self.inherited.iter() {
@@ -412,14 +428,15 @@ impl Front {
             };
             let self_at = match role {
                 Role::Epmd => &config.epmd.self_at,
-                Role::Dist | Role::DistTls | Role::Tcp => &config.dist.self_at,
+                Role::Dist | Role::DistTls | Role::Tcp | Role::Tunnel => &config.dist.self_at,
             };
             let audience = if self_at.covers(addr.ip()) { Audience::Peers } else { Audience::PeersOnly };
-            let service = Service { audience, inside, nodes: self.nodes.names_at(inside) };
+            let service = Service { audience, inside, nodes: self.nodes.names_at(inside), toward: None };
             let place = wanted.entry(addr).or_insert(Wanted { role, service });
-            place.service.audience = audience;
+            if place.service.toward.is_none() {
+                place.service.audience = audience;
+            }
         }
-        Some(Look { listening, behind, foreign, offered, wanted })
     }
 
     fn note_blindness(&mut self, error: &str) {
@@ -447,164 +464,11 @@ impl Front {
         ports.extend(self.nodes.that_may_be_named(rules).map(|(port, name)| (port, Some(name))));
         find(&look.listening, &ports, |port| config.way_to(port), &look.behind)
     }
-
-    fn tell_offers(&self, wanted: &HashMap<SocketAddr, Wanted>, exposed: &[Exposed]) {
-        let dist = wanted.iter().filter(|(_, wanted)| wanted.role != Role::Epmd);
-        let offer = |(addr, wanted): (&SocketAddr, &Wanted)| {
-            let is_open = self.open.contains_key(addr);
-            let state = if is_open { PortState::Open(wanted.service.audience) } else { PortState::Blocked };
-            ((addr.ip(), wanted.service.inside), Offer { outside: addr.port(), state })
-        };
-        let mut offers: Offers = dist.map(offer).collect();
-        // A node that listens on an address of this host's own is never reached through us: its answer need
-        // not wait.
-        for (addr, node) in wanted.keys().flat_map(|addr| exposed.iter().map(move |node| (addr, node))) {
-            let shut = Offer { outside: node.port, state: PortState::Blocked };
-            offers.entry((addr.ip(), node.port)).or_insert(shut);
-        }
-        replace(&self.channels.offers, offers);
-    }
-
-    /// `held` are the ports that their own nodes have.
-    fn tell_view(&self, look: &Look, held: &HashSet<SocketAddr>) {
-        let blocked = |addr: &SocketAddr| {
-            if held.contains(addr) {
-                return Blocked::ByItsNode;
-            }
-            let known = self.obstacles.get(addr).and_then(Obstacle::summary);
-            Blocked::Otherwise(known.unwrap_or_else(|| "it could not be opened yet".to_owned()))
-        };
-        let mut listeners: Vec<ListenerView> = look
-            .wanted
-            .iter()
-            .map(|(addr, Wanted { role, service })| ListenerView {
-                role: *role,
-                addr: *addr,
-                audience: service.audience,
-                inside: service.inside,
-                node: service.node().cloned(),
-                nodes: Arc::clone(&service.nodes),
-                blocked: (!self.open.contains_key(addr)).then(|| blocked(addr)),
-            })
-            .collect();
-        listeners.sort_by_key(|view| (view.role != Role::Epmd, view.addr));
-        let is_embedded = self.context.snapshot().config.epmd.backend == EpmdBackend::Embedded;
-        let unplaced = look.offered.iter().filter(|offer| offer.outside.is_none());
-        let view = FrontView {
-            looked: true,
-            is_blind: false,
-            listeners,
-            exposed: self.exposed.told(),
-            unplaced: unplaced.filter_map(|offer| Some((offer.node.clone()?, offer.inside))).collect(),
-            epmd_answers: if is_embedded { Some(true) } else { self.names.answers() },
-        };
-        replace(&self.channels.view, view);
-    }
-
-    /// `left` are the ports of names whose registration has ended, or that are not their users'.
-    fn close_others(&mut self, wanted: &HashMap<SocketAddr, Wanted>, left: &HashSet<u16>) {
-        self.obstacles.retain(|addr, _| wanted.contains_key(addr));
-        let now = Instant::now();
-        self.open.retain(|addr, open| {
-            let place = wanted.get(addr);
-            let Some(Wanted { service, .. }) = place.filter(|place| place.role == open.role) else {
-                let since = *open.missed_since.get_or_insert(now);
-                let inside = open.service.borrow().inside;
-                let is_left = open.role != Role::Epmd && left.contains(&inside);
-                // An address that serves something else now does so at once.
-                let keep = place.is_none() && !is_left && now.duration_since(since) < MISSED_FOR;
-                if !keep {
-                    open.close(*addr);
-                }
-                return keep;
-            };
-            open.missed_since = None;
-            if open.service.borrow().audience != service.audience {
-                let audience = name_of(service.audience);
-                tracing::info!(role = %open.role, listener = %addr, audience, "audience_changed");
-            }
-            replace(&open.service, service.clone());
-            true
-        });
-    }
-
-    /// Closes the ports of names that have gone where the sockets cannot be looked at: who binds such a port next
-    /// must not be reached by it.
-    fn close_left(&mut self, config: &Config, gone: &[Leased]) {
-        if !matches!(config.dist.rules.ports, PortRule::Registered { .. }) {
-            return;
-        }
-        let ports = gone.iter().map(|leased| leased.port);
-        let left: HashSet<u16> = ports
-            .filter(|port| !self.leases.has_name_at(*port) && config.forward_at(*port).is_none())
-            .collect();
-        self.open.retain(|addr, open| {
-            let is_left = open.role == Role::Dist && left.contains(&open.service.borrow().inside);
-            if is_left {
-                open.close(*addr);
-            }
-            !is_left
-        });
-        self.channels.offers.send_if_modified(|offers| {
-            let before = offers.len();
-            offers.retain(|(_, inside), _| !left.contains(inside));
-            offers.len() != before
-        });
-    }
-
-    fn try_open(&mut self, addr: SocketAddr, wanted: &Wanted) {
-        let Wanted { role, service } = wanted;
-        let is_due = self.obstacles.get(&addr).is_none_or(Obstacle::is_due);
-        let of_systemd = self.inherited.iter().find(|inherited| inherited.local_addr() == addr);
-        let bound = match (of_systemd, self.prepared.remove(&addr)) {
-            (Some(inherited), _) if is_due => inherited.listener(),
-            (None, Some(listener)) => Ok(listener),
-            (None, None) if is_due => Listener::bind(addr),
-            (Some(_), _) | (None, None) => return,
-        };
-        match bound {
-            Ok(listener) => {
-                self.obstacles.remove(&addr);
-                self.serve(listener, addr, wanted);
-            }
-            // The others wait for their turn.
-            Err(_) if self.meeting.len() >= MEETINGS || self.met.contains(&addr) => {}
-            Err(error) => {
-                self.met.insert(addr);
-                let known = self.obstacles.remove(&addr);
-                let node = service.node().cloned();
-                let mut obstacle =
-                    known.unwrap_or_else(|| Obstacle::new(*role, addr, Arc::clone(&self.looks)));
-                let snapshot = self.context.snapshot();
-                self.meeting.spawn(async move {
-                    obstacle.meet(error, node, &snapshot).await;
-                    (addr, obstacle)
-                });
-            }
-        }
-    }
-
-    fn serve(&mut self, listener: Listener, addr: SocketAddr, wanted: &Wanted) {
-        let Wanted { role, service } = wanted;
-        let stop = CancellationToken::new();
-        let (sender, receiver) = watch::channel(service.clone());
-        let post = Post { role: *role, service: receiver };
-        let task = self.tasks.spawn(accept(listener, post, Arc::clone(&self.context), stop.clone())).id();
-        self.open.insert(addr, Open { role: *role, service: sender, task, stop, missed_since: None });
-        let (inside, node) = (service.inside, service.node().map(display));
-        let audience = name_of(service.audience);
-        match role {
-            Role::Epmd => tracing::info!(%role, listener = %addr, audience, "port_opened"),
-            Role::Dist | Role::DistTls | Role::Tcp => {
-                tracing::info!(%role, listener = %addr, audience, node, inside, "port_opened");
-            }
-        }
-    }
 }
 
 /// Whether the port cannot be opened because its own node has it on every address, which is told as that.
 fn is_held_by_node(addr: SocketAddr, wanted: &Wanted, exposed: &[Exposed], listening: &[Listening]) -> bool {
-    wanted.role != Role::Epmd
+    leads_to_node(wanted.role, &wanted.service)
         && exposed.iter().any(|exposed| {
             let mut ways = in_the_way(listening, addr);
             exposed.port == addr.port() && ways.any(|socket| socket.addr == exposed.socket)
@@ -617,79 +481,4 @@ fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) {
         *known = now;
         changed
     });
-}
-
-fn name_of(audience: Audience) -> &'static str {
-    match audience {
-        Audience::Peers => "peers",
-        Audience::ItselfOnly => "self",
-        Audience::PeersOnly => "peers_only",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::watch;
-
-    use super::*;
-    use crate::policy::Caps;
-    use crate::proto::epmd::{Alive2, AliveName};
-    use crate::registry::{Registry, RegistryLimits};
-    use crate::session::{ContextParts, Habits, Origin, Snapshot, Snapshots};
-
-    fn a_front() -> Front {
-        let config = crate::config::from_text("test", "", &Default::default()).unwrap().config;
-        let parts = ContextParts {
-            snapshots: Snapshots::new(Snapshot::new(1, Arc::new(config))),
-            caps: Caps { total: 9, reserve: 0, per_address: 9, per_subnet: 9 },
-            ports: None,
-            strangers: mpsc::channel(1).0,
-            habits: Habits::default(),
-        };
-        let channels = FrontChannels {
-            offers: watch::Sender::default(),
-            view: watch::Sender::default(),
-            seen: mpsc::channel(1).1,
-            orders: mpsc::channel(1).1,
-            notifier: Arc::new(Notifier::new(&Default::default())),
-        };
-        Front::new(channels, Arc::new(Context::new(parts)), Arc::new([]))
-    }
-
-    fn leased(port: u16) -> Leased {
-        let name = AliveName::new(b"a").unwrap();
-        let alive = Alive2 { port, node_type: 77, protocol: 0, highest: 6, lowest: 5, name, extra: b"" };
-        let mut registry = Registry::new(RegistryLimits { names: 1, remembered: 1 }, 0);
-        let lease = registry.register(&alive, 5, 1).unwrap().lease;
-        Leased { lease, name: name.into(), port, origin: Origin::Here { uid: None } }
-    }
-
-    #[tokio::test]
-    async fn the_port_of_a_name_that_has_gone_closes_also_while_the_sockets_cannot_be_seen() {
-        let mut front = a_front();
-        for inside in [40001, 40002] {
-            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-            let addr = listener.local_addr();
-            let service = Service { audience: Audience::Peers, inside, nodes: Arc::default() };
-            front.serve(listener, addr, &Wanted { role: Role::Dist, service });
-            let offer = Offer { outside: addr.port(), state: PortState::Open(Audience::Peers) };
-            front.channels.offers.send_modify(|offers| offers.extend([((addr.ip(), inside), offer)]));
-        }
-        let left = |front: &Front| {
-            let open = front.open.values().map(|open| open.service.borrow().inside).collect::<Vec<_>>();
-            let offered =
-                front.channels.offers.borrow().keys().map(|(_, inside)| *inside).collect::<Vec<_>>();
-            (open, offered)
-        };
-        // Ports that are listed are not the names'.
-        let forwarded = "[[forward]]\nkind = \"dist\"\nports = 40001\n";
-        for listed in ["dist.ports = 40001", forwarded] {
-            let config = crate::config::from_text("test", listed, &Default::default()).unwrap().config;
-            front.close_left(&config, &[leased(40001)]);
-            assert_eq!(front.open.len(), 2, "{listed}");
-        }
-        let config = front.context.snapshot().config.clone();
-        front.close_left(&config, &[leased(40001)]);
-        assert_eq!(left(&front), (vec![40002], vec![40002]));
-    }
 }

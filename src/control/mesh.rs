@@ -2,6 +2,7 @@
 //! later) disconnects healthy nodes when one pair cannot talk, so that one rule that is missing on one host may
 //! split a cluster that works without it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,8 +15,8 @@ use tokio::task::JoinSet;
 use super::converse::{NoAnswer, converse};
 use crate::policy::{PeerId, Policy, Target};
 use crate::proto::epmd::Request;
-use crate::session::Snapshots;
-use crate::transport::Dialer;
+use crate::session::{AskError, Context, Snapshot, Snapshots};
+use crate::transport::{Dialer, tunnel};
 
 /// How often each peer is asked.
 const EVERY: Duration = Duration::from_secs(30);
@@ -37,6 +38,9 @@ pub enum Way {
     Open,
     /// The peer's guard closes on us.
     TheyRefuse,
+    /// The guards do not come together by a tunnel: one of them refuses the other one, for this reason, as it stands in
+    /// logs.
+    NoTunnel(&'static str),
     /// A rule of ours keeps the peer out, or none lets it in.
     WeRefuse,
     /// The peer's guard takes our question and has no epmd that answers it, as before its first node starts.
@@ -48,20 +52,22 @@ pub enum Way {
 impl Way {
     /// In a few words, for `status`.
     #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
+    pub fn label(self) -> Cow<'static, str> {
+        let label = match self {
             Self::Open => "open both ways",
             Self::TheyRefuse => "its guard does not let this host in",
+            Self::NoTunnel(reason) => return format!("no tunnel: {reason}").into(),
             Self::WeRefuse => "this host does not let it in",
             Self::Silent => "let in, but no epmd answers there",
             Self::Unreached => "not reached",
-        }
+        };
+        label.into()
     }
 
     /// Whether it splits a cluster.
     #[must_use]
     pub fn is_gap(self) -> bool {
-        matches!(self, Self::TheyRefuse | Self::WeRefuse)
+        matches!(self, Self::TheyRefuse | Self::NoTunnel(_) | Self::WeRefuse)
     }
 
     /// What to do about it.
@@ -71,6 +77,11 @@ impl Way {
             Self::TheyRefuse => {
                 "let this host's address in on that host ([cluster] allow, or a [[peer]]), or end its drain: a cluster is \
                  a full mesh, and one pair that cannot talk splits it"
+            }
+            Self::NoTunnel(_) => {
+                "see the reasons of tunnels in docs/logs.md; where the peer refuses, its own log has a `closed` with \
+                 role=tunnel and the exact reason: a certificate, [tls] ca or crl, or [[peer]] identity. A cluster is a \
+                 full mesh, and one pair that cannot talk splits it"
             }
             Self::WeRefuse => {
                 "take the peer's address out of [cluster] deny, or the [[peer]] out of the file: a cluster is a full \
@@ -86,12 +97,12 @@ pub type Mesh = BTreeMap<String, Way>;
 
 /// Follows the ways to the peers for ever. A peer's guard is asked for its names, as any node would: that it
 /// answers means that it lets this host in.
-pub async fn follow_mesh(snapshots: Snapshots, known: watch::Sender<Mesh>) {
+pub async fn follow_mesh(context: Arc<Context>, snapshots: Snapshots, known: watch::Sender<Mesh>) {
     let mut suspected = Mesh::new();
     let mut news = snapshots.subscribe();
     loop {
         let generation = news.borrow_and_update().generation;
-        let now = look(&snapshots).await;
+        let now = look(&context, &snapshots).await;
         let steady = now == suspected;
         let next = believe(&known.borrow(), &suspected, &now);
         suspected = now;
@@ -122,7 +133,7 @@ fn tell(before: &Mesh, now: &Mesh) {
             tracing::warn!(
                 peer,
                 pair = format!("this host and {peer}"),
-                why = way.label(),
+                why = &*way.label(),
                 help = way.help(),
                 "mesh_gap"
             );
@@ -132,7 +143,7 @@ fn tell(before: &Mesh, now: &Mesh) {
     }
 }
 
-async fn look(snapshots: &Snapshots) -> Mesh {
+async fn look(context: &Arc<Context>, snapshots: &Snapshots) -> Mesh {
     let snapshot = snapshots.current();
     let port = snapshot.config.epmd.listen.first().map(|(_, port)| *port);
     let mut mesh = Mesh::new();
@@ -146,6 +157,13 @@ async fn look(snapshots: &Snapshots) -> Mesh {
         }
         if addresses.iter().any(|ip| !snapshot.policy.allows(*ip)) {
             mesh.insert(peer.name.clone(), Way::WeRefuse);
+        } else if snapshot.dialer.way(PeerId(at)).is_some_and(|way| is_by_tunnel(way, &snapshot.dialer)) {
+            let (name, turns) = (peer.name.clone(), Arc::clone(&turns));
+            let (snapshot, context) = (Arc::clone(&snapshot), Arc::clone(context));
+            asking.spawn(async move {
+                let _turn = turns.acquire().await;
+                (name, way_by_tunnel(PeerId(at), (&snapshot, &context)).await)
+            });
         } else if let Some(port) = port {
             let (name, turns, snapshot) = (peer.name.clone(), Arc::clone(&turns), Arc::clone(&snapshot));
             asking.spawn(async move {
@@ -159,6 +177,31 @@ async fn look(snapshots: &Snapshots) -> Mesh {
         mesh.extend(asked);
     }
     mesh
+}
+
+/// Whether nodes come to it by a tunnel, and it to us: a plain question might be refused there. Where there is no guard yet
+/// it is asked plain all the same.
+fn is_by_tunnel(way: &tunnel::Way, dialer: &Dialer) -> bool {
+    dialer.has_tunnel(way) && !way.connect.is_empty()
+}
+
+async fn way_by_tunnel(peer: PeerId, (snapshot, context): (&Snapshot, &Context)) -> Way {
+    let names = Request::Names.encode();
+    let permit = Policy::own_question(peer);
+    let asking = context.ask_peer(&permit, snapshot, names.get(2..).unwrap_or_default());
+    match tokio::time::timeout(PATIENCE, asking).await {
+        Ok(Ok(answer)) if answer.is_empty() => Way::Silent,
+        Ok(Ok(_)) => Way::Open,
+        Ok(Err(AskError::Refused { reason, .. })) => Way::NoTunnel(reason),
+        Ok(Err(
+            AskError::NoWay
+            | AskError::TooMany
+            | AskError::NoAnswer
+            | AskError::Unreachable(_)
+            | AskError::NoGuard(_),
+        ))
+        | Err(_) => Way::Unreached,
+    }
 }
 
 /// The addresses of a peer that are known one by one.
@@ -183,7 +226,7 @@ async fn way_to(addresses: &[IpAddr], port: u16, dialer: &Dialer) -> Way {
             Way::Open => return Way::Open,
             Way::TheyRefuse => way = Way::TheyRefuse,
             Way::Silent if way == Way::Unreached => way = Way::Silent,
-            Way::Silent | Way::WeRefuse | Way::Unreached => {}
+            Way::Silent | Way::WeRefuse | Way::NoTunnel(_) | Way::Unreached => {}
         }
     }
     way

@@ -5,8 +5,10 @@ mod addresses;
 pub mod admin;
 mod advice;
 mod capacity;
+mod captured;
 mod console;
 mod converse;
+pub mod credentials;
 pub mod documents;
 pub mod explain;
 mod front;
@@ -24,6 +26,7 @@ mod strangers;
 mod takeover;
 
 pub use capacity::{Capacity, Each};
+pub use captured::{captured_now, tell_captured};
 pub use console::{Console, ConsoleParts};
 pub use front::{
     Blocked, CURE, Exposed, Front, FrontChannels, FrontOrder, FrontView, ListenerView, Unopened,

@@ -11,11 +11,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::field::display;
 
-use super::advice::advise;
+use super::advice::{advise, advise_alias, advise_missing};
 use super::takeover::{Squatter, take_over};
 use crate::config::EpmdBackend;
 use crate::proto::epmd::NodeName;
-use crate::session::{Role, Snapshot};
+use crate::session::{Role, Service, Snapshot};
 use crate::telemetry::describe;
 use crate::transport::holder::{self, Holder};
 
@@ -34,6 +34,8 @@ pub(super) struct Obstacle {
     addr: SocketAddr,
     /// The node that is to be reached there.
     node: Option<NodeName>,
+    /// The peer for whom it is to stand, where it is at an alias.
+    toward: Option<Arc<str>>,
     retry_at: Instant,
     wait: Duration,
     told: Option<(Cause, Instant)>,
@@ -63,6 +65,7 @@ impl Obstacle {
             role,
             addr,
             node: None,
+            toward: None,
             retry_at: Instant::now(),
             wait: FIRST_RETRY,
             told: None,
@@ -86,8 +89,8 @@ impl Obstacle {
     }
 
     /// Finds out about a failure, tells of it, and sets the time of the next try.
-    pub(super) async fn meet(&mut self, error: io::Error, node: Option<NodeName>, snapshot: &Snapshot) {
-        self.node = node;
+    pub(super) async fn meet(&mut self, error: io::Error, service: &Service, snapshot: &Snapshot) {
+        (self.node, self.toward) = (service.node().cloned(), service.toward.clone());
         let backend = snapshot.config.epmd.backend;
         let mut cause = Cause { error: describe(&error), ..Cause::default() };
         let event = if error.kind() == io::ErrorKind::AddrInUse {
@@ -96,12 +99,24 @@ impl Obstacle {
             cause.sockets = self.holders.iter().map(|holder| holder.socket.inode).collect();
             cause.squatter = squatter.as_ref().map(std::mem::discriminant);
             cause.holder = holder::describe(&self.holders);
-            cause.help = advise((self.role, backend), self.addr, &self.holders, squatter.as_ref());
+            cause.help = match &self.toward {
+                // Whoever has epmd's port at an alias has it at our other addresses too.
+                Some(peer) if self.role != Role::Epmd => {
+                    advise_alias(peer, self.role, self.addr, &self.holders)
+                }
+                Some(_) | None => advise((self.role, backend), self.addr, &self.holders, squatter.as_ref()),
+            };
             Event::Taken
         } else {
-            let help =
-                "this host does not have the address (yet), or may not use the port; it is tried again";
-            help.clone_into(&mut cause.help);
+            cause.help = match &self.toward {
+                Some(peer) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                    advise_missing(peer, self.addr.ip())
+                }
+                Some(_) | None => {
+                    "this host does not have the address (yet), or may not use the port; it is tried again"
+                        .to_owned()
+                }
+            };
             Event::NotOpened
         };
         self.tell(cause, event);
@@ -165,10 +180,14 @@ impl Obstacle {
             return;
         }
         let (Self { role, addr, .. }, node) = (&*self, self.node.as_ref().map(display));
-        let Cause { error, holder, help, .. } = &cause;
+        let (Cause { error, holder, help, .. }, toward) = (&cause, self.toward.as_deref());
         match event {
-            Event::Taken => tracing::warn!(%role, listener = %addr, node, error, holder, help, "port_taken"),
-            Event::NotOpened => tracing::warn!(%role, listener = %addr, node, error, help, "port_not_opened"),
+            Event::Taken => {
+                tracing::warn!(%role, listener = %addr, toward, node, error, holder, help, "port_taken");
+            }
+            Event::NotOpened => {
+                tracing::warn!(%role, listener = %addr, toward, node, error, help, "port_not_opened");
+            }
         }
         self.told = Some((cause, Instant::now()));
     }
@@ -178,4 +197,27 @@ impl Obstacle {
 enum Event {
     Taken,
     NotOpened,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Audience;
+    use crate::transport::Listener;
+
+    #[tokio::test]
+    async fn an_alias_that_this_host_does_not_have_is_told_of_with_the_line_that_adds_it() {
+        let config = crate::config::from_text("test", "", &Default::default()).unwrap().config;
+        let snapshot = Snapshot::new(1, Arc::new(config));
+        let addr = "[2001:db8:ffff::12]:9100".parse().unwrap();
+        let mut obstacle = Obstacle::new(Role::Dist, addr, Arc::new(Semaphore::new(1)));
+        let toward = Some("h2".into());
+        let service = Service { audience: Audience::ItselfOnly, inside: 9100, nodes: Arc::default(), toward };
+        for _ in 0..3 {
+            assert_eq!(obstacle.summary(), None);
+            obstacle.meet(Listener::bind(addr).unwrap_err(), &service, &snapshot).await;
+        }
+        let told = obstacle.summary().unwrap();
+        assert!(told.contains("stand for h2: `ip addr add 2001:db8:ffff::12/128 dev lo`"), "{told}");
+    }
 }

@@ -3,15 +3,21 @@
 //! The order is that of the promises: whatever can fail comes before the new generation is published, and
 //! changes nothing; what comes after cannot fail.
 
+mod credentials;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 
 use super::Notifier;
+use super::advice::advise_missing;
 use super::capacity::{Capacity, Each};
+use super::credentials::{
+    CredentialFault, Found, Judged, Keyring, certificate_time, has_secrets, read_credentials,
+};
 use super::front::{FrontOrder, Unopened};
 use super::resolver::{Names, Resolved};
 use crate::config::{Color, Config, Delta, LoadError, Loaded, Source};
@@ -141,6 +147,8 @@ pub struct ReloadParts {
     pub notifier: Arc<Notifier>,
     /// The sockets that it passed.
     pub inherited: Arc<[Inherited]>,
+    /// What is known of the files of `[tls]`.
+    pub keyring: Arc<Keyring>,
 }
 
 /// Reloads, one at a time.
@@ -148,8 +156,6 @@ pub struct ReloadParts {
 pub struct Reloader {
     parts: ReloadParts,
     context: Arc<Context>,
-    /// Held while a reload is under way.
-    turn: AsyncMutex<()>,
     /// Held by a SIGHUP that waits for its turn. Another one behind it would find the same file.
     hangup: Semaphore,
     /// The last reading of files. One that hangs keeps a thread, so that there is no other beside it.
@@ -164,13 +170,19 @@ struct Prepared {
     next: Snapshot,
     label: String,
     resolved: Resolved,
+    judged: Judged,
     delta: Delta,
     cut: Vec<Ending>,
     warnings: Vec<String>,
 }
 
-/// A configuration, what it is called, and what it changes.
-type Read = Result<(Loaded, String, Delta), LoadError>;
+/// A configuration, what it is called, what it changes, and what the files of its `[tls]` hold.
+struct Read {
+    loaded: Loaded,
+    label: String,
+    delta: Delta,
+    found: Result<Found, Vec<CredentialFault>>,
+}
 
 /// Why a reload goes no further, and what else is known by then.
 #[derive(Default)]
@@ -194,7 +206,7 @@ impl Reloader {
     pub fn new(parts: ReloadParts, label: String, context: Arc<Context>) -> Self {
         let (last, label, reading) = (watch::Sender::new(None), Mutex::new(label), Mutex::new(None));
         let hangup = Semaphore::new(1);
-        Self { parts, context, turn: AsyncMutex::new(()), hangup, reading, last, label }
+        Self { parts, context, hangup, reading, last, label }
     }
 
     /// What the configuration is called.
@@ -216,7 +228,7 @@ impl Reloader {
 
     /// Loads the configuration again and puts it in force, or says why not.
     pub async fn reload(&self, request: Request) -> Report {
-        let _turn = self.turn.lock().await;
+        let _turn = self.parts.keyring.turn.lock().await;
         self.perform(request).await
     }
 
@@ -227,7 +239,7 @@ impl Reloader {
             tracing::debug!("reload_waits_already");
             return;
         };
-        let _turn = self.turn.lock().await;
+        let _turn = self.parts.keyring.turn.lock().await;
         drop(waits);
         drop(self.perform(Request { text: None, consent: Consent::Ask, act: Act::Reload }).await);
     }
@@ -286,7 +298,8 @@ impl Reloader {
 
     /// Everything that can fail. All that is wrong comes at once, as far as one fault does not hide the next.
     async fn prepare(&self, text: Option<String>, before: &Snapshot) -> Result<Prepared, Refused> {
-        let (Loaded { config, warnings, .. }, label, delta) = self.load(text, &before.config).await?;
+        let Read { loaded, label, mut delta, found } = self.load(text, before).await?;
+        let Loaded { config, warnings, .. } = loaded;
         let mut reasons: Vec<Reason> = delta
             .needs_restart()
             .map(|change| format!("{} ({}) needs a restart, which ends all links", change.key, change.what))
@@ -296,6 +309,7 @@ impl Reloader {
             reasons.push(format!("{}: {}", describe(&error), error.help()).into());
         }
         let mut warnings: Vec<String> = warnings.iter().map(|problem| problem.message.clone()).collect();
+        let judged = self.judge(found, before, (&mut delta, &mut reasons, &mut warnings));
         let config = Arc::new(config);
         let resolved = match self.resolve(&config.cluster.network, before).await {
             Ok(resolved) => Some(resolved),
@@ -308,25 +322,22 @@ impl Reloader {
         warnings.extend(unopened);
         reasons.extend(refused.into_iter().map(Reason::from));
         // Where a name has no answer nobody knows whose links it permits.
-        let known = resolved.map(|resolved| (succeed(before, config, &resolved), resolved));
+        let next = |resolved| (succeed(before, config, &resolved, &judged), resolved);
+        let known = resolved.map(next);
         let cut = known.as_ref().map(|(next, _)| endings(self.context.links.would_cut(next, before), next));
         let cut = cut.unwrap_or_default();
         match known {
             Some((next, resolved)) if reasons.is_empty() => {
-                Ok(Prepared { next, label, resolved, delta, cut, warnings })
+                Ok(Prepared { next, label, resolved, judged, delta, cut, warnings })
             }
             Some(_) | None => Err(Refused { reasons, delta, cut, warnings }),
         }
     }
 
     /// Reads, checks and compares, which takes its time where there are a million rules.
-    async fn load(
-        &self,
-        text: Option<String>,
-        before: &Arc<Config>,
-    ) -> Result<(Loaded, String, Delta), Reason> {
+    async fn load(&self, text: Option<String>, before: &Snapshot) -> Result<Read, Reason> {
         let shown = self.label();
-        let reading = self.begin_reading(text, Arc::clone(before))?;
+        let reading = self.begin_reading(text, before)?;
         match tokio::time::timeout(READING, reading).await {
             Ok(Ok(Ok(loaded))) => Ok(loaded),
             Ok(Ok(Err(error))) => {
@@ -343,7 +354,12 @@ impl Reloader {
     }
 
     /// Also a text that was handed in may name files that hang.
-    fn begin_reading(&self, text: Option<String>, before: Arc<Config>) -> Result<JoinHandle<Read>, Reason> {
+    fn begin_reading(
+        &self,
+        text: Option<String>,
+        before: &Snapshot,
+    ) -> Result<JoinHandle<Result<Read, LoadError>>, Reason> {
+        let (in_force, before) = (before.credentials().cloned(), Arc::clone(&before.config));
         let (source, label) = (self.parts.source.clone(), self.label());
         let mut last = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_some_and(|reading| !reading.is_finished()) {
@@ -358,12 +374,13 @@ impl Reloader {
                 Some(text) => source.load_text("the configuration", &text).map(|loaded| (loaded, label)),
                 None => source.load_again(&label),
             };
-            let has_cookies = |config: &Config| !config.cookies.is_empty();
             let held =
-                has_cookies(&before) || read.as_ref().is_ok_and(|(loaded, _)| has_cookies(&loaded.config));
+                has_secrets(&before) || read.as_ref().is_ok_and(|(loaded, _)| has_secrets(&loaded.config));
             cores.settle(if held { Secrets::Held } else { Secrets::None });
             let (loaded, label) = read?;
-            Ok(compare(loaded, label, &before))
+            let delta = Delta::between(&before, &loaded.config);
+            let found = read_credentials(&loaded.config.tls, in_force.as_ref(), certificate_time());
+            Ok(Read { loaded, label, delta, found })
         });
         *last = Some(reading.abort_handle());
         Ok(reading)
@@ -389,7 +406,7 @@ impl Reloader {
         if failed.is_empty() { Ok(resolved) } else { Err(failed) }
     }
 
-    /// A port of epmd's that somebody has is a reason to refuse, unless the configuration in force wants it too:
+    /// A port of epmd's or of tunnels that somebody has is a reason to refuse, unless the configuration in force wants it too:
     /// that must not keep anybody from changing something else. An address that this host does not have yet and a
     /// node's port that cannot be had are none: they come and go, as they do for a guard that starts. Warnings, and
     /// reasons to refuse.
@@ -407,27 +424,34 @@ impl Reloader {
                        (sockets_unreadable in the log); they are opened when it can";
             return (vec![why.to_owned()], Vec::new());
         };
-        let (mut refused, mut warnings) = (Vec::new(), Vec::new());
-        for Unopened { role, addr, error, is_new } in unopened {
+        let (mut refused, mut warnings, mut missing) = (Vec::new(), Vec::new(), HashSet::new());
+        for Unopened { role, addr, toward, error, is_new } in unopened {
+            let is_missing = error.kind() == std::io::ErrorKind::AddrNotAvailable;
             let text = format!("{role} cannot be served on {addr}: {error}");
-            if role == Role::Epmd && is_new && error.kind() != std::io::ErrorKind::AddrNotAvailable {
-                refused.push(text);
-            } else {
-                warnings.push(text);
+            match (toward, role) {
+                // Of its ports one is enough.
+                (Some(peer), _) if is_missing => {
+                    if missing.insert(addr.ip()) {
+                        warnings.push(format!("{text}: {}", advise_missing(&peer, addr.ip())));
+                    }
+                }
+                (_, Role::Epmd | Role::Tunnel) if is_new && !is_missing => refused.push(text),
+                _ => warnings.push(text),
             }
         }
         (warnings, refused)
     }
 
     async fn put_in_force(&self, prepared: Prepared, before: Arc<Snapshot>) -> Report {
-        let Prepared { next, label, resolved, delta, warnings, .. } = prepared;
+        let Prepared { next, label, resolved, judged, delta, warnings, .. } = prepared;
         *self.label.lock().unwrap_or_else(PoisonError::into_inner) = label;
         let config = Arc::clone(&next.config);
         // What `drain` has said meanwhile counts; the resolver tells its news again by itself.
-        self.parts.snapshots.publish(|current| succeed(current, Arc::clone(&config), &resolved));
+        self.parts.snapshots.publish(|current| succeed(current, Arc::clone(&config), &resolved, &judged));
         let next = self.parts.snapshots.current();
         let cut = endings(self.context.links.follow(&next, &before), &next);
         self.context.metrics.links_cut(u64::try_from(cut.len()).unwrap_or(u64::MAX));
+        self.tell_credentials(&before, &judged, &cut);
         let caps = self.parts.capacity.caps(&config.limits, Each::Two);
         self.context.slots().set_caps(caps);
         self.context.half_open().set_caps(half_open_caps(&next));
@@ -496,14 +520,9 @@ fn endings(cut: Vec<Cut>, next: &Snapshot) -> Vec<Ending> {
     cut.into_iter().map(|cut| Ending { why: why(cut.denial), cut }).collect()
 }
 
-fn compare(loaded: Loaded, label: String, before: &Config) -> (Loaded, String, Delta) {
-    let delta = Delta::between(before, &loaded.config);
-    (loaded, label, delta)
-}
-
 /// The generation after `before`.
-fn succeed(before: &Snapshot, config: Arc<Config>, resolved: &Resolved) -> Snapshot {
-    let next = Snapshot::new(before.generation + 1, config);
+fn succeed(before: &Snapshot, config: Arc<Config>, resolved: &Resolved, judged: &Judged) -> Snapshot {
+    let next = Snapshot::new(before.generation + 1, config).with_credentials(judged.credentials.clone());
     let answers = resolved.answers(next.policy.network());
     let policy = next.policy.with_answers(answers).with_intake(before.policy.intake());
     let policy = policy.with_mode(before.policy.mode_for_a_while());

@@ -1,16 +1,20 @@
 //! What the host names of the rules mean, asked again and again in the background.
 //!
 //! Owns the answers and how long they count. A name that stops resolving keeps its last good answer for a
-//! day in `allow`; in `deny` it keeps it until there is another, since forgetting would open.
+//! day in `allow`; in `deny` it keeps it until there is another, since forgetting would open. The names of
+//! `connect` are asked for too, to tell early of those that mean nothing: each dial of a tunnel asks for itself. An
+//! address that stands for a peer (`alias`) is this host's own, and no answer.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::config::{Config, ConnectTo};
 use crate::policy::{HostAnswers, HostName, List, NetworkRules};
 use crate::session::Snapshots;
 use crate::transport::host::{self, ResolveError};
@@ -39,8 +43,17 @@ pub struct Resolver {
     waiting: Vec<Order>,
 }
 
-/// A host name means the same in both lists, but what is done when it cannot be resolved differs.
-type Key = (List, HostName);
+/// Where a host name stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Use {
+    /// In a list, or in the `addresses` of a peer, which are as those of `allow`.
+    Rule(List),
+    /// In the `connect` of a peer.
+    Connect,
+}
+
+/// A host name means the same wherever it stands, but what is done when it cannot be resolved differs.
+type Key = (Use, HostName);
 
 type Answer = (Key, Result<Vec<IpAddr>, ResolveError>);
 
@@ -66,9 +79,11 @@ struct Order {
 
 #[derive(Debug)]
 struct Name {
-    list: List,
+    of: Use,
     host: HostName,
     known: Vec<IpAddr>,
+    /// The aliases of peers in its last answer, which were told of.
+    aliases: Vec<IpAddr>,
     last_good: Instant,
     /// Since when it is being asked for.
     asked: Option<Instant>,
@@ -84,7 +99,8 @@ impl Names {
     /// What the host names of `rules` mean. Those that are not known yet are asked for, `patience` at most;
     /// those that are keep their answers. `None`: the resolver has ended, or hangs.
     pub async fn resolve(&self, rules: &NetworkRules, patience: Duration) -> Option<Resolved> {
-        let names: Vec<Key> = rules.host_names().map(|(_, list, host)| (list, host.clone())).collect();
+        let names: Vec<Key> =
+            rules.host_names().map(|(_, list, host)| (Use::Rule(list), host.clone())).collect();
         let (reply, answer) = oneshot::channel();
         let order = Order { names, reply, until: Instant::now() + patience };
         let asked = async {
@@ -107,7 +123,10 @@ impl Names {
 impl Resolved {
     /// The names without an answer, the list that each stands in, and why.
     pub fn unanswered(&self) -> impl Iterator<Item = (List, &HostName, &str)> {
-        self.unanswered.iter().map(|((list, host), why)| (*list, host, why.as_str()))
+        self.unanswered.iter().filter_map(|((of, host), why)| match of {
+            Use::Rule(list) => Some((*list, host, why.as_str())),
+            Use::Connect => None,
+        })
     }
 
     /// The answers for these rules.
@@ -115,7 +134,7 @@ impl Resolved {
     pub fn answers(&self, rules: &NetworkRules) -> HostAnswers {
         let mut answers = HostAnswers::default();
         for (rule, list, host) in rules.host_names() {
-            match self.known.get(&(list, host.clone())) {
+            match self.known.get(&(Use::Rule(list), host.clone())) {
                 Some(ips) => ips.iter().for_each(|ip| answers.insert(list, rule, *ip)),
                 None if list == List::Deny => answers.expect_more_of_deny(),
                 None => {}
@@ -165,12 +184,26 @@ impl Resolver {
     /// Knows the names of the rules in force and those that somebody waits for, and no others.
     fn follow_rules(&mut self) {
         let snapshot = self.snapshots.current();
-        let in_force = snapshot.policy.network().host_names().map(|(_, list, host)| (list, host.clone()));
+        let rules = snapshot.policy.network().host_names();
+        let in_force = rules.map(|(_, list, host)| (Use::Rule(list), host.clone()));
         let waited_for = self.waiting.iter().flat_map(|order| order.names.iter().cloned());
-        let wanted: HashSet<Key> = in_force.chain(waited_for).collect();
+        let mut wanted: HashSet<Key> = in_force.chain(waited_for).collect();
+        for connect in snapshot.config.peers.iter().flat_map(|peer| &peer.connect) {
+            let ConnectTo::Host(host) = &connect.host else { continue };
+            // What is wrong with a name of both is told once.
+            if !wanted.contains(&(Use::Rule(List::Allow), host.clone())) {
+                wanted.insert((Use::Connect, host.clone()));
+            }
+        }
         self.names.retain(|key, _| wanted.contains(key));
         for key in wanted {
-            self.names.entry(key).or_insert_with_key(|(list, host)| Name::new(*list, host.clone()));
+            self.names.entry(key).or_insert_with_key(|(of, host)| Name::new(*of, host.clone()));
+        }
+        // Where the rules are new, an answer may have become an alias.
+        for name in self.names.values_mut() {
+            let mut known = std::mem::take(&mut name.known);
+            name.take_aliases_out(&mut known, &snapshot.config);
+            name.known = known;
         }
     }
 
@@ -222,7 +255,7 @@ impl Resolver {
         let free = if hopeless < HOPELESS_AT_ONCE { AT_ONCE.saturating_sub(waited_for) } else { 0 };
         let due = |(_, name): &(&Key, &Name)| name.asked.is_none() && name.due <= now;
         let mut due: Vec<(&Key, &Name)> = self.names.iter().filter(due).collect();
-        due.sort_by_key(|(_, name)| (name.due, name.list == List::Allow));
+        due.sort_by_key(|(_, name)| (name.due, name.of != Use::Rule(List::Deny)));
         due.into_iter().take(free).map(|(key, _)| key.clone()).collect()
     }
 
@@ -239,11 +272,14 @@ impl Resolver {
 
     fn take(&mut self, answer: Result<Answer, JoinError>) {
         match answer {
-            Ok((key, answer)) => {
-                let every = self.snapshots.current().config.cluster.resolve_every;
+            Ok((key, mut answer)) => {
+                let config = Arc::clone(&self.snapshots.current().config);
                 let Some(name) = self.names.get_mut(&key) else { return };
                 name.asked = None;
-                name.due = Instant::now() + every;
+                name.due = Instant::now() + config.cluster.resolve_every;
+                if let Ok(ips) = &mut answer {
+                    name.aliases = name.take_aliases_out(ips, &config);
+                }
                 if name.take(answer) {
                     self.publish();
                 }
@@ -256,7 +292,10 @@ impl Resolver {
     fn expire(&mut self) {
         let mut changed = false;
         for name in self.names.values_mut() {
-            if name.list == List::Allow && !name.known.is_empty() && name.last_good.elapsed() > LAST_GOOD {
+            if name.of == Use::Rule(List::Allow)
+                && !name.known.is_empty()
+                && name.last_good.elapsed() > LAST_GOOD
+            {
                 tracing::warn!(name = %name.host, old = ?name.known, "name_expired");
                 name.known.clear();
                 changed = true;
@@ -275,12 +314,13 @@ impl Resolver {
 }
 
 impl Name {
-    fn new(list: List, host: HostName) -> Self {
+    fn new(of: Use, host: HostName) -> Self {
         let now = Instant::now();
         Self {
-            list,
+            of,
             host,
             known: Vec::new(),
+            aliases: Vec::new(),
             last_good: now,
             asked: None,
             due: now,
@@ -291,6 +331,26 @@ impl Name {
 
     fn is_waited_for(&self) -> bool {
         self.asked.is_some_and(|since| since.elapsed() < HOPELESS)
+    }
+
+    /// Takes what stands for a peer on this host out of an answer, and tells of what was not there before.
+    fn take_aliases_out(&self, ips: &mut Vec<IpAddr>, config: &Config) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        // What is denied may be this host all the same: it is let in anyway.
+        if self.of == Use::Rule(List::Deny) {
+            return found;
+        }
+        ips.retain(|ip| {
+            let Some(peer) = config.stands_for(*ip) else { return true };
+            if !self.aliases.contains(ip) {
+                let help = "the resolver of this host leads the guard, and all else here, to itself: show the alias to the \
+                            VM alone (ERL_INETRC), or write the address of the other host in the place of the name";
+                tracing::error!(name = %self.host, address = %ip, peer = peer.name, help, "resolves_to_alias");
+            }
+            found.push(*ip);
+            false
+        });
+        found
     }
 
     /// Takes an answer; `true` if it changes anything.
@@ -311,9 +371,11 @@ impl Name {
         ips.retain(|ip| HostAnswers::is_usable(*ip));
         ips.sort_unstable();
         if ips.is_empty() {
-            self.fail(format!(
-                "none of its {all} addresses can be a peer's: loopback and multicast are ignored"
-            ));
+            self.fail(if all == 0 && !self.aliases.is_empty() {
+                "its addresses are of this host, where they stand for peers".to_owned()
+            } else {
+                format!("none of its {all} addresses can be a peer's: loopback and multicast are ignored")
+            });
             return first;
         }
         self.failing = None;
@@ -331,14 +393,17 @@ impl Name {
         if self.failing.as_ref() == Some(&error) {
             return;
         }
-        let help = match (self.list, self.known.is_empty(), self.answered) {
-            (List::Allow, true, _) => "nobody is let in by this rule until the name resolves",
-            (List::Allow, false, _) => "the last good answer counts for a day",
-            (List::Deny, _, false) => {
+        let help = match (self.of, self.known.is_empty(), self.answered) {
+            (Use::Connect, _, _) => {
+                "no tunnel is dialled by this name until it resolves; those that are up stay"
+            }
+            (Use::Rule(List::Allow), true, _) => "nobody is let in by this rule until the name resolves",
+            (Use::Rule(List::Allow), false, _) => "the last good answer counts for a day",
+            (Use::Rule(List::Deny), _, false) => {
                 "no peer is let in until the resolver answers: nobody can be told from this host"
             }
-            (List::Deny, true, true) => "nobody is kept out by this rule until the name resolves",
-            (List::Deny, false, true) => "the last good answer counts until there is another",
+            (Use::Rule(List::Deny), true, true) => "nobody is kept out by this rule until the name resolves",
+            (Use::Rule(List::Deny), false, true) => "the last good answer counts until there is another",
         };
         tracing::warn!(name = %self.host, known = ?self.known, error, help, "name_not_resolved");
         self.failing = Some(error);
@@ -346,132 +411,4 @@ impl Name {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::config::from_text;
-    use crate::session::Snapshot;
-
-    fn snapshots(text: &str) -> Snapshots {
-        let config = from_text("test", text, &Default::default()).unwrap().config;
-        Snapshots::new(Snapshot::new(1, Arc::new(config)))
-    }
-
-    fn key(list: List, host: &str) -> Key {
-        (list, host.parse().unwrap())
-    }
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    const NO_NAME: Result<Vec<IpAddr>, ResolveError> = Err(ResolveError::NoSuchName);
-
-    #[tokio::test]
-    async fn a_name_that_means_loopback_lets_nobody_in() {
-        let snapshots = snapshots("cluster.allow = [\"localhost\"]");
-        let (resolver, names) = Resolver::new(snapshots.clone());
-        let rules = snapshots.current();
-        tokio::select! {
-            () = resolver.run() => {}
-            resolved = names.resolve(rules.policy.network(), Duration::from_secs(9)) => {
-                assert_eq!(resolved.unwrap().answers(rules.policy.network()), HostAnswers::default());
-            }
-        }
-        assert_eq!(snapshots.current().policy.answers(), &HostAnswers::default());
-    }
-
-    #[tokio::test]
-    async fn the_last_good_answer_counts_when_a_name_stops_resolving() {
-        let mut name = Name::new(List::Allow, "h2.test".parse().unwrap());
-        assert!(name.take(Ok(vec![ip("192.0.2.2")])));
-        assert!(!name.take(Ok(vec![ip("192.0.2.2")])));
-        assert!(!name.take(NO_NAME));
-        assert!(!name.take(Err(ResolveError::Failed("timed out".into()))));
-        assert!(!name.take(Ok(vec![ip("127.0.0.1")])));
-        assert_eq!(name.known, [ip("192.0.2.2")]);
-        assert!(name.failing.is_some());
-        assert!(name.take(Ok(vec![ip("192.0.2.9")])));
-        assert!(name.failing.is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_day_without_an_answer_forgets_it_in_allow_and_not_in_deny() {
-        let snapshots = snapshots("cluster.allow = [\"h2.test\"]\ncluster.deny = [\"h2.test\"]");
-        let (mut resolver, _names) = Resolver::new(snapshots.clone());
-        for name in resolver.names.values_mut() {
-            assert!(name.take(Ok(vec![ip("192.0.2.2")])));
-        }
-        resolver.publish();
-        let known = |list| snapshots.current().policy.answers().find(list, ip("192.0.2.2"));
-        tokio::time::advance(LAST_GOOD - Duration::from_secs(1)).await;
-        resolver.expire();
-        assert!(known(List::Allow).is_some());
-        tokio::time::advance(Duration::from_secs(2)).await;
-        resolver.expire();
-        assert_eq!(known(List::Allow), None);
-        assert!(known(List::Deny).is_some());
-    }
-
-    #[tokio::test]
-    async fn nobody_is_let_in_until_each_name_of_deny_is_answered_and_a_missing_name_is_an_answer() {
-        let snapshots =
-            snapshots("cluster.allow = [\"192.0.2.0/24\"]\ncluster.deny = [\"a.test\", \"b.test\"]");
-        let (mut resolver, _names) = Resolver::new(snapshots.clone());
-        let is_pending = || snapshots.current().policy.answers().is_deny_pending();
-        let failed = || Err(ResolveError::Failed("timed out".into()));
-        assert!(is_pending());
-        resolver.take(Ok((key(List::Deny, "a.test"), Ok(vec![ip("192.0.2.3")]))));
-        assert!(is_pending());
-        resolver.take(Ok((key(List::Deny, "b.test"), failed())));
-        assert!(is_pending());
-        resolver.take(Ok((key(List::Deny, "b.test"), NO_NAME)));
-        assert!(!is_pending());
-        // Later failures forget nothing.
-        resolver.take(Ok((key(List::Deny, "a.test"), failed())));
-        assert!(!is_pending());
-        assert!(snapshots.current().policy.answers().find(List::Deny, ip("192.0.2.3")).is_some());
-    }
-
-    #[tokio::test]
-    async fn a_name_that_stays_a_rule_keeps_its_answer_and_one_that_goes_is_forgotten() {
-        let snapshots = snapshots("cluster.allow = [\"a.test\", \"b.test\"]");
-        let (mut resolver, _names) = Resolver::new(snapshots.clone());
-        resolver.take(Ok((key(List::Allow, "a.test"), Ok(vec![ip("192.0.2.3")]))));
-        resolver.take(Ok((key(List::Allow, "b.test"), Ok(vec![ip("192.0.2.4")]))));
-        let text = "cluster.allow = [\"c.test\", \"192.0.2.99\", \"a.test\"]";
-        let config = Arc::new(from_text("test", text, &Default::default()).unwrap().config);
-        let resolved = resolver.resolved(&[key(List::Allow, "a.test"), key(List::Allow, "c.test")]);
-        let rules = &config.cluster.network;
-        assert!(resolved.answers(rules).find(List::Allow, ip("192.0.2.3")).is_some());
-        snapshots.publish(|_| Snapshot::new(2, config));
-        resolver.follow_rules();
-        resolver.publish();
-        let policy = Arc::clone(&snapshots.current().policy);
-        assert!(policy.allows(ip("192.0.2.3")) && !policy.allows(ip("192.0.2.4")));
-        assert_eq!(resolver.names.len(), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_name_is_asked_for_once_before_any_is_asked_for_twice_and_deny_comes_first() {
-        let all: Vec<String> = (0..100).map(|n| format!("\"h{n}.test\"")).collect();
-        // Shorter than asking for all of them takes.
-        let text =
-            format!("[cluster]\nresolve_every = \"1s\"\nallow = [{}]\ndeny = [\"bad.test\"]", all.join(", "));
-        let (mut resolver, _names) = Resolver::new(snapshots(&text));
-        let mut asked = Vec::new();
-        for _ in 0..300 {
-            tokio::time::advance(Duration::from_millis(100)).await;
-            let now = resolver.what_to_ask(Instant::now());
-            assert!(now.len() <= AT_ONCE);
-            for key in now {
-                asked.push(key.clone());
-                resolver.take(Ok((key, NO_NAME)));
-            }
-        }
-        assert_eq!(asked[0], key(List::Deny, "bad.test"), "the name of deny is not the first");
-        let first: HashSet<&Key> = asked[..101].iter().collect();
-        assert_eq!(first.len(), 101);
-    }
-}
+mod tests;

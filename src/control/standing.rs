@@ -96,6 +96,7 @@ mod tests {
             inside: 4369,
             node: None,
             nodes: Arc::default(),
+            toward: None,
             blocked: blocked.map(|why| Blocked::Otherwise(why.to_owned())),
         }
     }

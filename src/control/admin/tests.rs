@@ -29,6 +29,7 @@ pub(crate) fn a_status() -> Status {
         audience,
         node: inside.map(|_| "ejabberd".into()),
         inside,
+        toward: None,
         state: ListenerState::Open,
     };
     let peer = |name: &str, links, addresses: &[&str]| PeerDocument {
@@ -66,6 +67,7 @@ pub(crate) fn a_status() -> Status {
             bans: 2,
             would_refuse: [("name_not_allowed".into(), 4)].into(),
         }),
+        tls: None,
         ready: true,
         not_ready: Vec::new(),
         warnings: Vec::new(),
@@ -94,6 +96,8 @@ pub(crate) fn a_link(id: u64) -> LinkDocument {
         answered_by: Some("ejabberd@h1.test".into()),
         hidden: Some(true),
         handshake: Some(6),
+        link: None,
+        toward: None,
         rule: Some("allow 192.0.2.0/24 (line 3)".into()),
         since: "2026-11-20T08:00:00Z".into(),
         age_seconds: 7500.0,

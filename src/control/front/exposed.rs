@@ -53,7 +53,7 @@ impl Exposed {
 pub(in crate::control) fn cure(role: Role) -> &'static str {
     match role {
         Role::Epmd | Role::Dist | Role::DistTls => CURE,
-        Role::Tcp => CURE_OF_ANOTHER,
+        Role::Tcp | Role::Tunnel => CURE_OF_ANOTHER,
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Behind {
     elsewhere: HashMap<u16, HashSet<u64>>,
 }
 
-/// What listens behind us. `ours` tells the guard's own sockets.
+/// What listens behind us. `ours` tells the guard's own sockets, which are nobody's node wherever they are.
 /// `backends` are where a port is dialled.
 pub(super) fn behind<'c>(
     listening: &[Listening],
@@ -42,14 +42,15 @@ pub(super) fn behind<'c>(
     ours: impl Fn(&SocketAddr) -> bool,
 ) -> Behind {
     let mut behind = Behind::default();
+    let theirs = listening.iter().filter(|socket| !ours(&socket.addr));
     let (reached, others): (Vec<&Listening>, Vec<&Listening>) =
-        listening.iter().partition(|socket| backends(socket.addr.port()).iter().any(|ip| socket.covers(*ip)));
+        theirs.partition(|socket| backends(socket.addr.port()).iter().any(|ip| socket.covers(*ip)));
     for socket in reached {
         behind.reached.entry(socket.addr.port()).or_default().insert(socket.inode);
     }
     for socket in others {
         let port = socket.addr.port();
-        if !behind.reached.contains_key(&port) && !ours(&socket.addr) {
+        if !behind.reached.contains_key(&port) {
             behind.elsewhere.entry(port).or_default().insert(socket.inode);
         }
     }

@@ -1,7 +1,7 @@
 //! What the front tells of itself.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::exposed::Exposed;
@@ -18,6 +18,8 @@ pub struct FrontView {
     pub is_blind: bool,
     /// The ports that are open or should be, epmd's first.
     pub listeners: Vec<ListenerView>,
+    /// The addresses of ours that this host's own names lead to.
+    pub own_names: Vec<IpAddr>,
     /// Nodes that can be reached around the guard.
     pub exposed: Vec<Exposed>,
     /// Nodes for which no port of `[dist] outside` was left, with their own ports.
@@ -41,6 +43,8 @@ pub struct ListenerView {
     pub node: Option<NodeName>,
     /// All its names; see [`Service::nodes`](crate::session::Service::nodes).
     pub nodes: Arc<[NodeName]>,
+    /// The `[[peer]]` for whom it stands, by its name, where it is at an alias.
+    pub toward: Option<Arc<str>>,
     /// Why it is not open, if it is not.
     pub blocked: Option<Blocked>,
 }
