@@ -17,7 +17,7 @@ LOCKED ?=
 export ALLOW PORTS
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo prerequisites test lint bench fuzz differential soak interop clean
+.PHONY: help build run demo prerequisites test lint bench fuzz differential soak judge interop clean
 
 help: ## List these commands
 	@echo 'make COMMAND, where COMMAND is one of:'
@@ -53,7 +53,7 @@ lint: ## Check formatting, lints, documentation, and the licences and sources of
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy $(LOCKED) --all-targets -- -D warnings
-	cargo clippy $(LOCKED) --test soak --test interop -- -D warnings
+	cargo clippy $(LOCKED) --test soak --test judge --test interop -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc $(LOCKED) --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then \
 		set -x; cargo deny --log-level error check bans licenses sources; \
@@ -82,6 +82,11 @@ differential: prerequisites ## Compare the epmd with the installed one for SECON
 
 soak: prerequisites ## Run the long tests, about ten minutes each (root)
 	cargo test $(LOCKED) --test soak -- --nocapture --test-threads=1
+	EPMD_GUARD_TUNNEL_MIB=1024 cargo test $(LOCKED) --test e2e what_is_sent_both_ways_at_once
+
+judge: ## Ask testssl.sh about the port of the tunnel, a minute or two (root)
+	@scripts/prerequisites.sh judge
+	cargo test $(LOCKED) --test judge -- --nocapture
 
 # Debian's roots stay where scripts/interop-roots.sh keeps them.
 interop: ## Run nodes of OTP 27 and 29 and of this machine's OTP through guards (fetches Debian; root)

@@ -4,6 +4,7 @@
 #   scripts/prerequisites.sh         what the tests and the demonstration need
 #   scripts/prerequisites.sh run     what scripts/run.sh needs
 #   scripts/prerequisites.sh interop what the tests and scripts/interop-roots.sh need
+#   scripts/prerequisites.sh judge   what the tests and tests/judge.rs need
 #
 # Rust itself is only looked for: how it gets here is for the machine's owner to say.
 set -euo pipefail
@@ -14,8 +15,9 @@ PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/
 for_run="cc:build-essential ip:iproute2 ss:iproute2 setpriv:util-linux epmd:erlang-base erl:erlang-base"
 for_test="$for_run make:build-essential ejabberdctl:ejabberd nft:nftables socat:socat dnsmasq:dnsmasq-base
     tcpdump:tcpdump curl:curl pgrep:procps systemd-analyze:systemd
-    systemd-socket-activate:systemd unshare:util-linux useradd:passwd fail2ban-regex:fail2ban"
-for_interop="$for_test debootstrap:debootstrap openssl:openssl"
+    systemd-socket-activate:systemd unshare:util-linux useradd:passwd fail2ban-regex:fail2ban openssl:openssl"
+for_interop="$for_test debootstrap:debootstrap"
+for_judge="$for_test testssl:testssl.sh"
 # Units that Debian's packages enable, so that they would start with the machine.
 units="epmd.socket epmd.service ejabberd.service fail2ban.service"
 
@@ -28,7 +30,8 @@ main() {
         test) needed=$for_test ;;
         run) needed=$for_run ;;
         interop) needed=$for_interop ;;
-        *) die "usage: scripts/prerequisites.sh [test|run|interop]" ;;
+        judge) needed=$for_judge ;;
+        *) die "usage: scripts/prerequisites.sh [test|run|interop|judge]" ;;
     esac
     check_rust
     [ "$needed" = "$for_run" ] || check_rust_tools

@@ -16,6 +16,7 @@ const RANKS: &[(&str, u8)] = &[
     ("main", 8),
     ("cli", 8),
     ("app", 7),
+    ("certs", 7),
     ("compat", 7),
     ("control", 6),
     ("session", 5),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use epmd_guard::config::{Color, Files, Overrides, from_text_with};
+use epmd_guard::proto::tunnel::{Refusal, Type};
 
 type Words = BTreeSet<String>;
 
@@ -157,12 +158,22 @@ fn labels(path: &str) -> Words {
 
 /// The texts that a function of this name gives for the variants of an enum.
 fn texts(path: &str, function: &str) -> Words {
-    let text = code(&read(path));
+    let text = code(&read(path)).replace("&self", "self").replace("=> Some(\"", "=> \"");
     let named = text.split(&format!("fn {function}(self)")).nth(1);
     let named = named.unwrap_or_else(|| panic!("{path} has no {function}"));
     let body = named.split("\n    }\n").next().unwrap();
     let words = body.lines().filter_map(|line| line.split_once("=> \"")?.1.split('"').next());
     words.map(str::to_owned).collect()
+}
+
+/// The words that the code gives to what stands before a text, such as `LegFailed("`.
+fn words_of(folder: &str, before: &str) -> Words {
+    let texts = files(folder, ".rs").into_iter().map(|path| code(&fs::read_to_string(path).unwrap()));
+    let words = texts.flat_map(|text| {
+        let words = text.split(before).skip(1).filter_map(|rest| rest.split('"').next());
+        words.map(str::to_owned).collect::<Vec<_>>()
+    });
+    words.collect()
 }
 
 #[test]
@@ -182,6 +193,29 @@ fn every_reason_stands_on_the_page_of_the_log_and_no_other() {
 }
 
 #[test]
+fn every_reason_why_a_tunnel_came_to_nothing_stands_on_the_page_of_the_log_and_no_other() {
+    let page = read("docs/logs.md");
+    let part = page.split("### Reasons of tunnels").nth(1).unwrap();
+    let part = part.split("\n### ").next().unwrap();
+    let told: Words = rows(part, "| reason |").iter().flat_map(|row| quoted(&row[0])).collect();
+    let all: Words = [
+        labels("src/transport/tls/fault.rs"),
+        labels("src/transport/tls/cert_fault.rs"),
+        texts("src/transport/tunnel/leg.rs", "reason"),
+        texts("src/transport/tunnel/dial.rs", "reason"),
+        words_of("src/session", "LegFailed(\""),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    assert!(all.len() > 20, "{all:?}");
+    assert_eq!(told, all);
+    // A link that is up has shorter words for why its leg is lost.
+    let row = rows(&page, "| event |").into_iter().find(|row| row[0] == "`leg_lost`").unwrap();
+    assert_eq!(quoted(&row[3]).into_iter().collect::<Words>(), labels("src/transport/tunnel/leg.rs"));
+}
+
+#[test]
 fn the_differences_that_the_differential_test_lets_pass_are_those_of_the_page_in_bold() {
     let page = read("docs/epmd-compatibility.md");
     let rows = rows(&page, "| what |");
@@ -193,6 +227,16 @@ fn the_differences_that_the_differential_test_lets_pass_are_those_of_the_page_in
     assert_eq!(told, documented);
 }
 
+/// The commands that a help lists.
+fn commands_in(help: &str) -> Vec<String> {
+    let Some(commands) = help.split("Commands:\n").nth(1) else { return Vec::new() };
+    let commands = commands.split("\n\n").next().unwrap();
+    // A command's name stands behind two blanks, and what it does further right.
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
 #[test]
 fn every_command_and_option_is_in_the_manual() {
     let help = |arguments: &[&str]| {
@@ -201,22 +245,27 @@ fn every_command_and_option_is_in_the_manual() {
     };
     let page = read("docs/configuration.md");
     let synopses: Vec<String> = rows(&page, "| command |").iter().flat_map(|row| quoted(&row[0])).collect();
-    let all = help(&["--help"]);
-    let commands = all.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    // A command's name stands behind two blanks, and what it does further right.
-    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(names.contains(&"run"), "{all}");
+    let mut names = commands_in(&help(&["--help"]));
+    assert!(names.contains(&"run".to_owned()), "{names:?}");
+    for (at, group) in names.clone().into_iter().enumerate().rev() {
+        let within = commands_in(&help(&[&group, "--help"]));
+        if !within.is_empty() {
+            names.splice(at..=at, within.iter().map(|command| format!("{group} {command}")));
+        }
+    }
+    assert!(names.contains(&"certs init".to_owned()), "{names:?}");
     let elsewhere = read("README.md") + &read("docs/operations.md");
-    for name in names.into_iter().filter(|name| *name != "help") {
-        let own = |text: &&String| text.split_whitespace().nth(1) == Some(name);
+    for name in names {
+        let words: Vec<&str> = name.split(' ').collect();
+        let own =
+            |text: &&String| text.split_whitespace().skip(1).take(words.len()).eq(words.iter().copied());
         let synopsis: String = synopses.iter().filter(own).cloned().collect();
         assert!(!synopsis.is_empty(), "{name} is not in docs/configuration.md");
         assert!(
             elsewhere.contains(&format!("epmd-guard {name}")),
             "{name} is neither in README nor operations"
         );
-        let own = help(&[name, "--help"]);
+        let own = help(&[&words[..], &["--help"]].concat());
         // An option stands at the beginning of its line, perhaps behind its letter.
         let lines = own.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
         let options = lines.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")));
@@ -285,6 +334,19 @@ fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn the_frames_and_refusals_of_the_tunnel_are_those_of_its_page() {
+    let page = read("docs/tunnel.md");
+    let told: Vec<(String, String)> =
+        rows(&page, "| type | name |").iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let kind = |kind: &Type| (kind.number().to_string(), format!("{kind:?}").to_uppercase());
+    assert_eq!(told, Type::ALL.iter().map(kind).collect::<Vec<_>>());
+    let told: Vec<(String, bool)> =
+        rows(&page, "| code |").iter().map(|row| (row[0].clone(), row.last().unwrap() == "yes")).collect();
+    let refusal = |refusal: &Refusal| (refusal.number().to_string(), refusal.is_temporary());
+    assert_eq!(told, Refusal::ALL.iter().map(refusal).collect::<Vec<_>>());
 }
 
 fn has_anchor(page: &Path, wanted: &str) -> bool {

@@ -2,23 +2,29 @@
 
 use serde_json::Value;
 
-use crate::pair::{Pair, Placed, Side, both_ways, disconnect};
+use crate::pair::{Pair, Placed, Shape, Side, both_ways, disconnect};
 use crate::support::eventually::eventually;
 use crate::support::guard::{SOON, admin_get, cookie_file, field, knowing, status};
 
 /// Makes the link, and sees that it comes in through the other's guard, which knows who speaks and counts it.
 #[track_caller]
 pub(crate) fn link(pair: &Pair, from: &Placed, to: &Placed, peer: &str) {
-    let (log, before) = (to.side.guard.mark(), handshakes(pair, to.side, "up"));
+    let (left, log) = (from.side.guard.mark(), to.side.guard.mark());
+    let before = handshakes(pair, to.side, "up");
     assert!(from.node.ping(&to.node), "{} does not reach {}", from.name(), to.name());
     let told = [("role", "dist"), ("peer", peer), ("claimed", from.name()), ("answered", to.name())];
-    to.side.guard.wait_event_after(log, "link_opened", &told);
+    let came = to.side.guard.wait_event_after(log, "link_opened", &told);
     assert_eq!(handshakes(pair, to.side, "up"), before + 1);
     let links: Value =
         serde_json::from_str(&admin_get(&pair.lab, &to.side.host, "/links")).expect("a document");
     let ends = |link: &Value| [field(link, "peer_node"), field(link, "answered_by")];
     let links: Vec<_> = links["links"].as_array().expect("a list").iter().map(ends).collect();
     assert!(links.contains(&[from.name().to_owned(), to.name().to_owned()]), "{links:?}");
+    if to.side.shape == Shape::Tunnel {
+        let told = [("role", "dist"), ("toward", to.side.host.short_name()), ("claimed", from.name())];
+        let left = from.side.guard.wait_event_after(left, "link_opened", &told);
+        assert_eq!((field(&left, "link").len(), field(&left, "link")), (32, field(&came, "link")), "{left}");
+    }
 }
 
 /// How many handshakes have ended so at a side's guard, as `status --json` says.
@@ -81,14 +87,16 @@ pub(crate) fn a_guard_that_knows_the_cookie_links_nodes_and_keeps_a_wrong_one_fr
     let nodes = pair.nodes(|node| node);
     both_ways(&nodes, |from, to| link(pair, from, to, &peer(from)));
     both_ways(&nodes, |from, to| {
-        let log = to.side.guard.mark();
+        // The first one on the way that knows the cookie.
+        let judge = if to.side.shape == Shape::Tunnel { from.side } else { to.side };
+        let log = judge.guard.mark();
         let noticed = to.node.output();
         assert_eq!(from.node.eval("erlang:set_cookie(wrong)."), "true");
         assert!(!from.node.ping(&to.node), "{} links to {}", from.name(), to.name());
         let told = [("reason", "wrong_cookie"), ("claimed", from.name())];
-        to.side.guard.wait_event_after(log, "closed", &told);
+        judge.guard.wait_event_after(log, "closed", &told);
         assert_eq!(to.node.output(), noticed);
-        assert_eq!(handshakes(pair, to.side, "wrong_cookie"), 1);
+        assert_eq!(handshakes(pair, judge, "wrong_cookie"), 1);
         assert_eq!(from.node.eval("erlang:set_cookie(secret)."), "true");
         link(pair, from, to, &peer(from));
     });

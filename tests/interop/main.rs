@@ -50,6 +50,9 @@ macro_rules! releases {
             mod single_port {
                 tests!(checks, $release, SinglePort, $each);
             }
+            mod tunnel {
+                tests!(checks, $release, Tunnel, $each);
+            }
             mod crossed {
                 tests!(checks, $release, Crossed, $crossed);
             }

@@ -9,11 +9,15 @@ use crate::support::host::Host;
 use crate::support::lab::Lab;
 use crate::support::prerequisites;
 use crate::support::said::told;
+use crate::support::tunnel::{Scene, read};
 
 /// The network of the lab, by both families.
 const EVERYBODY: &[&str] = &["192.0.2.0/24", "2001:db8::/64"];
 const SINGLE_PORT: &str = "[cluster]\nallow = [\"192.0.2.0/24\"]\n[epmd]\nlisten = []\n\
      [dist]\nports = 5210\n[log]\nformat = \"json\"\nlevel = \"debug\"\n";
+/// Those of [`Shape::Tunnel`], besides the ones that make the tunnel.
+const TUNNEL: &str = "[cluster]\ndynamic_nodes = \"allow\"\n[epmd]\nbackend = \"127.0.0.1:4369\"\n\
+     [dist]\nports = \"9100-9110\"\n";
 
 /// A release of OTP that this machine does not have; `scripts/interop-roots.sh` makes the roots.
 #[derive(Clone, Copy, Debug)]
@@ -60,30 +64,50 @@ pub(crate) enum Shape {
     Crossed,
     /// No epmd.
     SinglePort,
+    /// As [`Self::Front`], with all that goes between the hosts in mutual TLS between their guards.
+    Tunnel,
 }
 
 impl Shape {
-    fn guard(self, lab: &Lab, host: &Host) -> Guard {
-        match self {
-            Self::Front | Self::Crossed | Self::Embedded => Guard::start(lab, host, &self.config()),
-            Self::SinglePort => Guard::launch(lab, host, &self.config()),
-        }
-    }
-
-    /// What a guard is started with. A node without a name is let in, which is not so by default.
-    fn config(self) -> String {
+    /// The two hosts, each with its guard and what leads its nodes to the other one, if they need that.
+    ///
+    /// A node without a name is let in, which is not so by default.
+    fn hosts(self) -> ([(Host, Guard, Option<PathBuf>); 2], Lab) {
         let config = match self {
             Self::Front | Self::Crossed => front(EVERYBODY),
             Self::Embedded => embedded(EVERYBODY),
             Self::SinglePort => SINGLE_PORT.to_owned(),
+            Self::Tunnel => return Self::hosts_in_tunnels(),
         };
-        config.replace("[cluster]\n", "[cluster]\ndynamic_nodes = \"allow\"\n")
+        let config = config.replace("[cluster]\n", "[cluster]\ndynamic_nodes = \"allow\"\n");
+        let lab = Lab::new(&["h1", "h2"]);
+        let hosts = ["h1", "h2"].map(|name| {
+            let host = lab.host(name);
+            let guard = Guard::launch(&lab, &host, &config);
+            if self != Self::SinglePort {
+                guard.wait_open(4369);
+            }
+            (host, guard, None)
+        });
+        (hosts, lab)
+    }
+
+    fn hosts_in_tunnels() -> ([(Host, Guard, Option<PathBuf>); 2], Lab) {
+        let Scene { hosts, lab } = Scene::of(&["h1", "h2"]).sections(TUNNEL).start();
+        let hosts: Vec<_> = hosts
+            .into_iter()
+            .map(|at| {
+                let inetrc = at.inetrc_file().to_owned();
+                (at.host, at.guard, Some(inetrc))
+            })
+            .collect();
+        (hosts.try_into().expect("two hosts"), lab)
     }
 
     /// The OTP whose epmd a host runs, if any.
     fn epmd<'a>(self, own: &'a Otp, other: &'a Otp) -> Option<&'a Otp> {
         match self {
-            Self::Front => Some(own),
+            Self::Front | Self::Tunnel => Some(own),
             Self::Crossed => Some(other),
             Self::Embedded | Self::SinglePort => None,
         }
@@ -92,7 +116,7 @@ impl Shape {
     /// Where the first node of a host listens.
     fn port(self) -> u16 {
         match self {
-            Self::Front | Self::Embedded | Self::Crossed => 9100,
+            Self::Front | Self::Embedded | Self::Crossed | Self::Tunnel => 9100,
             Self::SinglePort => 5210,
         }
     }
@@ -104,16 +128,19 @@ pub(crate) struct Side {
     pub(crate) host: Host,
     pub(crate) guard: Guard,
     pub(crate) otp: Otp,
-    shape: Shape,
+    pub(crate) shape: Shape,
+    inetrc: Option<PathBuf>,
     _epmd: Option<Epmd>,
 }
 
 impl Side {
-    fn new(lab: &Lab, name: &str, [own, other]: [&Otp; 2], shape: Shape) -> Self {
-        let host = lab.host(name);
+    fn new(
+        (host, guard, inetrc): (Host, Guard, Option<PathBuf>),
+        [own, other]: [&Otp; 2],
+        shape: Shape,
+    ) -> Self {
         let epmd = shape.epmd(own, other).map(|otp| Epmd::start_of(otp, &host));
-        let guard = shape.guard(lab, &host);
-        Self { host, guard, otp: own.clone(), shape, _epmd: epmd }
+        Self { host, guard, otp: own.clone(), shape, inetrc, _epmd: epmd }
     }
 
     /// A node of this side's OTP, to be started, which finds the others as the shape has it.
@@ -121,9 +148,13 @@ impl Side {
     /// It is without `global`, whose messages may connect two nodes again at once that were just disconnected.
     pub(crate) fn named(&self, name: &str) -> NodeBuilder {
         let node = Node::named(name, &self.host).otp(&self.otp).arg("-connect_all").arg("false");
+        let node = match &self.inetrc {
+            Some(file) => node.env("ERL_INETRC", &file.display().to_string()),
+            None => node,
+        };
         match self.shape {
             Shape::SinglePort => node.single_port(self.shape.port()),
-            Shape::Front | Shape::Embedded | Shape::Crossed => node.port(self.shape.port()),
+            Shape::Front | Shape::Embedded | Shape::Crossed | Shape::Tunnel => node.port(self.shape.port()),
         }
     }
 
@@ -161,10 +192,10 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new(release: Release, shape: Shape) -> Self {
         assert!(prerequisites::require(), "these tests need their hosts");
-        let lab = Lab::new(&["h1", "h2"]);
+        let ([here, other], lab) = shape.hosts();
         let (ours, theirs) = (Otp::Here, release.otp());
-        let here = Side::new(&lab, "h1", [&ours, &theirs], shape);
-        let other = Side::new(&lab, "h2", [&theirs, &ours], shape);
+        let here = Side::new(here, [&ours, &theirs], shape);
+        let other = Side::new(other, [&theirs, &ours], shape);
         Self { here, other, release, lab }
     }
 
@@ -177,7 +208,8 @@ impl Pair {
     pub(crate) fn reconfigure(&self, change: impl Fn(&Host, &str) -> String) {
         for side in [&self.here, &self.other] {
             side.guard.wait_event("admin_opened", &[]);
-            drop(configure(&self.lab, &side.host, &change(&side.host, &side.shape.config())));
+            let file = self.lab.dir().join(format!("{}.toml", side.host.short_name()));
+            drop(configure(&self.lab, &side.host, &change(&side.host, &read(&file))));
             let said = told(&self.lab, &side.host, &["reload"]);
             assert_eq!(said.code, 0, "{said:?}");
         }

@@ -47,6 +47,9 @@ pub struct EjabberdBuilder {
     cookie: String,
     port: String,
     settings: String,
+    inetrc: String,
+    interface: &'static str,
+    options: String,
 }
 
 impl EjabberdBuilder {
@@ -68,6 +71,21 @@ impl EjabberdBuilder {
     #[must_use]
     pub fn single_port(mut self, port: u16) -> Self {
         self.port = format!("ERL_DIST_PORT={port}");
+        self
+    }
+
+    /// Distribution over IPv6, on ::1.
+    #[must_use]
+    pub fn inet6(mut self) -> Self {
+        self.interface = "::1";
+        self.options.push_str(" -proto_dist inet6_tcp");
+        self
+    }
+
+    /// What `conf/inetrc` says, by which the VM alone finds hosts.
+    #[must_use]
+    pub fn inetrc(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.inetrc);
         self
     }
 
@@ -110,16 +128,18 @@ impl EjabberdBuilder {
         }
         let settings = format!(
             "ERLANG_NODE={}\n\
-             INET_DIST_INTERFACE=127.0.0.1\n\
+             INET_DIST_INTERFACE={}\n\
              ERL_EPMD_ADDRESS=127.0.0.1\n\
              {}\n\
              EJABBERD_PID_PATH={}\n\
              # Schedulers that spin take the processors from the other nodes of the test.\n\
-             ERL_OPTIONS=\"-env ERL_CRASH_DUMP_BYTES 0 +sbwt none +sbwtdcpu none +sbwtdio none\"\n\
+             ERL_OPTIONS=\"{}\"\n\
              {}",
             ejabberd.node_name(),
+            self.interface,
             self.port,
             ejabberd.pid_file().display(),
+            self.options,
             self.settings,
         );
         // One listener, on loopback, because none at all is not a configuration that anybody has.
@@ -133,7 +153,7 @@ impl EjabberdBuilder {
             (".erlang.cookie", self.cookie.as_str(), 0o400),
             ("conf/ejabberdctl.cfg", &settings, 0o644),
             ("conf/ejabberd.yml", configuration, 0o600),
-            ("conf/inetrc", "", 0o644),
+            ("conf/inetrc", &self.inetrc, 0o644),
         ];
         for (name, text, mode) in files {
             let path = ejabberd.dir.join(name);
@@ -162,6 +182,9 @@ impl Ejabberd {
             cookie: "secret".to_owned(),
             port: "FIREWALL_WINDOW=9100-9105".to_owned(),
             settings: String::new(),
+            inetrc: String::new(),
+            interface: "127.0.0.1",
+            options: "-env ERL_CRASH_DUMP_BYTES 0 +sbwt none +sbwtdcpu none +sbwtdio none".to_owned(),
         }
     }
 

@@ -330,7 +330,7 @@ fn agent() -> String {
 }
 
 /// An address as Erlang writes it: `{127,0,0,1}`.
-fn tuple(address: IpAddr) -> String {
+pub(super) fn tuple(address: IpAddr) -> String {
     let numbers: Vec<_> = match address {
         IpAddr::V4(v4) => v4.octets().iter().map(ToString::to_string).collect(),
         IpAddr::V6(v6) => v6.segments().iter().map(ToString::to_string).collect(),

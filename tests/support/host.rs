@@ -22,6 +22,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const TRANSFER: Duration = Duration::from_secs(20);
 /// The nftables table that the counters of a host live in, apart from what the program under test may set up.
 const TABLE: &str = "lab";
+/// The nftables table of [`Host::filter`].
+const FILTERS: &str = "filters";
 /// Makes the first argument the root of the rest, in a mount namespace of its own. The lab's directory, and so the home
 /// directory, is below `/tmp`, and keeps its path.
 const ENTER: &str = r#"
@@ -33,6 +35,15 @@ const ENTER: &str = r#"
     mount --rbind /proc "$root/proc"
     exec chroot "$root" env --chdir="$HOME" "$@"
 "#;
+
+/// Which packets a filter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Those that come to a host.
+    In,
+    /// Those that it sends.
+    Out,
+}
 
 /// A host. A cheap handle: clones mean the same host, and threads may share it.
 #[derive(Clone, Debug)]
@@ -328,6 +339,43 @@ impl Host {
         );
         self.nft(&["-f", "-"], &rules);
         PacketCounter { host: self.clone(), name }
+    }
+
+    /// Adds a rule for packets that come or go; see nft(8). What it says goes for this host alone, until
+    /// [`Self::lift`].
+    ///
+    /// # Panics
+    ///
+    /// When `nft` refuses.
+    pub fn filter(&self, way: Way, rule: &str) {
+        let hook = match way {
+            Way::In => "input",
+            Way::Out => "output",
+        };
+        let rules = format!(
+            "add table inet {FILTERS}\n\
+             add chain inet {FILTERS} {hook} {{ type filter hook {hook} priority 0; }}\n\
+             add rule inet {FILTERS} {hook} {rule}\n"
+        );
+        self.nft(&["-f", "-"], &rules);
+    }
+
+    /// Removes all that [`Self::filter`] added.
+    ///
+    /// # Panics
+    ///
+    /// When there is nothing to remove.
+    pub fn lift(&self) {
+        self.nft(&["delete", "table", "inet", FILTERS], "");
+    }
+
+    /// Adds an address to loopback, such as `fd00::12/128`: all of 127.0.0.0/8 is there without it.
+    ///
+    /// # Panics
+    ///
+    /// When `ip` refuses it.
+    pub fn add_loopback(&self, address: &str) {
+        lab::ip(Some(self.netns()), &format!("addr add {address} dev lo\n"));
     }
 
     fn nft(&self, args: &[&str], input: &str) -> String {

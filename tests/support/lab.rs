@@ -102,7 +102,9 @@ impl Lab {
         target
     }
 
-    fn switch(&self) -> String {
+    /// The name of the namespace of the bridge that joins the hosts: all that goes from one to another is seen there.
+    #[must_use]
+    pub fn switch(&self) -> String {
         format!("{}-sw", self.prefix)
     }
 

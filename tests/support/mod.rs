@@ -9,6 +9,7 @@
 // not reach the helpers of an integration test.
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+pub mod capture;
 pub mod daemon;
 pub mod ejabberd;
 pub mod ends;
@@ -24,4 +25,6 @@ pub mod otp;
 pub mod prerequisites;
 pub mod reloads;
 pub mod said;
+pub mod sequence;
+pub mod tunnel;
 pub mod wire;

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::lab;
 
 /// A program and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("setpriv", "util-linux"),
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("ejabberdctl", "ejabberd"),
     ("socat", "socat"),
     ("curl", "curl"),
+    ("tcpdump", "tcpdump"),
     ("dnsmasq", "dnsmasq-base"),
     ("sysctl", "procps"),
     ("systemd-socket-activate", "systemd"),
