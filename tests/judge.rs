@@ -37,6 +37,8 @@ fn openssl(scene: &Scene) -> PathBuf {
 fn findings(scene: &Scene) -> Vec<Value> {
     let [h1, h2] = scene.hosts.as_slice() else { panic!("two hosts") };
     let report = scene.lab.dir().join("testssl.json");
+    // Of the run before.
+    std::fs::remove_file(&report).unwrap_or_default();
     let mut testssl = h2.host.command("testssl");
     testssl.args(["--quiet", "--warnings", "batch", "--color", "0", "--nodns", "none"]);
     testssl.arg("--openssl").arg(openssl(scene)).arg("--add-ca").arg(scene.ca().join("ca.crt"));
@@ -50,7 +52,13 @@ fn findings(scene: &Scene) -> Vec<Value> {
 #[test]
 fn testssl_finds_tls_1_3_alone_and_nothing_that_is_not_of_a_private_ca() {
     assert!(prerequisites::require(), "the judge needs his hosts");
-    let findings = findings(&Scene::of(&["h1", "h2"]).start());
+    let scene = Scene::of(&["h1", "h2"]).start();
+    // Its openssl closes as soon as it is done, and may find the connection reset then: that is told as a check that could
+    // not be made, and says nothing of the port.
+    let is_whole =
+        |found: &Vec<Value>| found.iter().all(|one| !field(one, "finding").contains("connect problem"));
+    let findings = std::iter::repeat_with(|| findings(&scene)).take(3).find(is_whole);
+    let findings = findings.expect("a run in which each check could be made");
     let found = |id: &str| {
         let of = |finding: &&Value| field(finding, "id") == id;
         findings.iter().find(of).map(|finding| field(finding, "finding")).unwrap_or_default()
