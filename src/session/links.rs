@@ -196,7 +196,11 @@ impl Link {
     pub(super) fn judge_again(&self, now: &Snapshot) -> Result<(), Denial> {
         let held = *self.held();
         if held.generation == now.generation {
-            self.judge(held, now, now)?;
+            let admission = self.judge(held, now, now)?;
+            let mut held = self.held();
+            if held.generation == now.generation {
+                held.admission = admission;
+            }
         }
         self.judge_peer(now)
     }

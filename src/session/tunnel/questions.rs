@@ -174,7 +174,7 @@ struct Asker {
 impl Asker {
     async fn run(mut self) {
         let mut leg = None;
-        while let Some(question) = self.wait(&mut leg).await {
+        while let Some(question) = self.next(&mut leg).await {
             if self.is_outdated() {
                 leg = None;
             }
@@ -209,6 +209,15 @@ impl Asker {
                 }
             }
         }
+    }
+
+    /// The next question; one that came at the last moment is heard, and nobody asks any more behind it.
+    async fn next(&mut self, leg: &mut Option<Asking>) -> Option<Question> {
+        if let Some(question) = self.wait(leg).await {
+            return Some(question);
+        }
+        self.questions.close();
+        self.questions.try_recv().ok()
     }
 
     /// Whether there are other credentials than when the leg was made. By them the peer might be refused now; and there is

@@ -117,7 +117,7 @@ impl<'t> Mover<'t> {
                     return Poll::Ready(Some(Step::Over(self.over())));
                 }
                 // However it broke: each side has had the last word of the other one, and ours is the last leg.
-                Err(Step::Lost(_)) if self.caller == Caller::Us && self.has_last_word() => {
+                Err(Step::Lost(_)) if self.caller == Caller::Us && self.is_done() => {
                     return Poll::Ready(Some(Step::Over(self.over())));
                 }
                 Err(step) => return Poll::Ready(Some(self.last_word().map_or(step, Step::Over))),
@@ -407,8 +407,7 @@ impl<'t> Mover<'t> {
     /// How it has ended, where no other leg could change that. Whoever dials may have lost our last ACK with the leg, and
     /// comes once more to hear it.
     pub(super) fn outcome(&self) -> Option<Ended> {
-        let is_over =
-            self.caller == Caller::Us && self.has_last_word() && self.link.incoming.due() == AckDue::No;
+        let is_over = self.caller == Caller::Us && self.is_done();
         self.last_word().or_else(|| is_over.then(|| self.over()))
     }
 

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 
 /// How long an answer is good while there is no other one; the same as for names of `allow`.
 const GOOD_FOR: Duration = Duration::from_hours(24);
+/// How long a resolver is waited for where an answer of its is known.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// An answer that is as fresh as this is not asked for again: links that broke together look together.
 const FRESH_FOR: Duration = Duration::from_millis(500);
 
@@ -44,12 +46,13 @@ impl Names {
     /// # Errors
     /// Why there is none, for people.
     pub(super) async fn look_up(&self, host: &str, timeout: Duration) -> Result<Vec<IpAddr>, String> {
-        let (mut name, begun) = (self.ask(host), Instant::now());
+        let mut name = self.ask(host);
+        let is_known = name.borrow().is_good();
         // Where this times out, what was known counts.
+        let timeout = if is_known { timeout.min(PATIENCE) } else { timeout };
         let answered = tokio::time::timeout(timeout, name.wait_for(|name| !name.is_asking)).await.is_ok();
         let name = name.borrow().clone();
-        let is_good = name.answered.is_some_and(|at| begun.duration_since(at) < GOOD_FOR);
-        if is_good && !name.addresses.is_empty() {
+        if name.is_good() {
             return Ok(name.addresses);
         }
         Err(match name.fault {
@@ -89,6 +92,10 @@ impl Names {
 }
 
 impl Name {
+    fn is_good(&self) -> bool {
+        !self.addresses.is_empty() && self.answered.is_some_and(|at| at.elapsed() < GOOD_FOR)
+    }
+
     fn take(&mut self, answer: io::Result<Vec<IpAddr>>) {
         self.is_asking = false;
         match answer {
