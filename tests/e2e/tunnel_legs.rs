@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::require;
-use crate::support::daemon::Signal;
+use crate::support::daemon::{Mark, Signal};
 use crate::support::erlang::Node;
 use crate::support::eventually::eventually;
 use crate::support::guard::{Guard, SOON, field};
@@ -55,6 +55,12 @@ impl Loaded {
         host.filter(Way::In, "tcp dport 4371 reject with tcp reset");
         self.guards()[0].wait_event_after(marks[0], "leg_lost", &[]);
         host.lift();
+        self.goes_on_by_other_legs(marks);
+    }
+
+    /// Since these marks each guard has got another leg, and messages arrive by it.
+    #[track_caller]
+    fn goes_on_by_other_legs(&self, marks: [Mark; 2]) {
         for (guard, mark) in self.guards().iter().zip(marks) {
             guard.wait_event_after(mark, "leg_resumed", &[]);
         }
@@ -140,10 +146,7 @@ fn dead_for_twenty_seconds(ways: &[Way]) {
     loaded.guards()[0].wait_event_after(marks[0], "leg_lost", &[("reason", "silent")]);
     eventually("20 s are over", SOON, || dead.elapsed() >= Duration::from_secs(20));
     host.lift();
-    for (guard, mark) in loaded.guards().iter().zip(marks) {
-        guard.wait_event_after(mark, "leg_resumed", &[]);
-    }
-    loaded.moves_on();
+    loaded.goes_on_by_other_legs(marks);
     loaded.nothing_was_lost();
 }
 
@@ -191,10 +194,7 @@ fn moves(number: usize) {
         host.replace_hosts(|line| Some(line.replace(&old, "192.0.2.77 ")));
     }
     loaded.guards()[0].wait_event_after(marks[0], "leg_lost", &[]);
-    for (guard, mark) in loaded.guards().iter().zip(marks) {
-        guard.wait_event_after(mark, "leg_resumed", &[]);
-    }
-    loaded.moves_on();
+    loaded.goes_on_by_other_legs(marks);
     loaded.nothing_was_lost();
 }
 
@@ -237,10 +237,7 @@ fn a_guard_keeps_no_more_of_a_link_without_a_leg_than_it_may_and_nothing_is_lost
         assert!(now < before + 4 * 1024, "from {before} to {now} KiB");
     }
     host.lift();
-    for (guard, mark) in loaded.guards().iter().zip(marks) {
-        guard.wait_event_after(mark, "leg_resumed", &[]);
-    }
-    loaded.moves_on();
+    loaded.goes_on_by_other_legs(marks);
     loaded.nothing_was_lost();
 }
 

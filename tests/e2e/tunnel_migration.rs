@@ -135,6 +135,15 @@ fn a_node_that_can_be_reached_around_the_guard_is_named_in_log_status_and_readyz
     assert!(body.contains(&port), "{body}");
 }
 
+/// A node on each of two hosts, which have been linked: their guards know the way.
+#[track_caller]
+fn unlinked_nodes(scene: &Scene) -> [Node; 2] {
+    let [a, b] = [(0, "a"), (1, "b")].map(|(at, name): (usize, _)| scene.hosts[at].node(name).start());
+    assert!(a.ping(&b));
+    unlink(&a, &b);
+    [a, b]
+}
+
 /// Neither a node that looks a peer up nor one that dials it waits for longer than it would for a handshake.
 #[track_caller]
 fn is_told_in_time(from: &Node, to: &str) {
@@ -149,9 +158,7 @@ fn a_node_is_refused_at_once_while_the_guard_of_a_peer_is_away_and_links_again_w
         return;
     }
     let mut scene = lenient(&["h1", "h2"]).start();
-    let (a, b) = (scene.hosts[0].node("a").start(), scene.hosts[1].node("b").start());
-    assert!(a.ping(&b));
-    unlink(&a, &b);
+    let [a, b] = unlinked_nodes(&scene);
     scene.hosts[1].guard.stop();
     is_told_in_time(&a, b.full_name());
     let said = scene.hosts[0].guard.wait_event("closed", &[("reason", "no_way")]);
@@ -166,9 +173,7 @@ fn a_node_is_told_in_time_while_the_guard_of_a_peer_is_stopped() {
         return;
     }
     let scene = lenient(&["h1", "h2"]).start();
-    let (a, b) = (scene.hosts[0].node("a").start(), scene.hosts[1].node("b").start());
-    assert!(a.ping(&b));
-    unlink(&a, &b);
+    let [a, b] = unlinked_nodes(&scene);
     scene.hosts[1].guard.daemon().signal(Signal::STOP);
     is_told_in_time(&a, b.full_name());
     scene.hosts[1].guard.daemon().signal(Signal::CONT);
@@ -181,9 +186,7 @@ fn a_node_is_told_in_time_while_nothing_comes_from_the_guard_of_a_peer() {
         return;
     }
     let scene = lenient(&["h1", "h2"]).start();
-    let (a, b) = (scene.hosts[0].node("a").start(), scene.hosts[1].node("b").start());
-    assert!(a.ping(&b));
-    unlink(&a, &b);
+    let [a, b] = unlinked_nodes(&scene);
     scene.hosts[1].host.filter(Way::In, "tcp dport 4371 drop");
     is_told_in_time(&a, b.full_name());
     is_told_in_time(&a, "nobody@h2.test");
