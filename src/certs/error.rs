@@ -158,7 +158,7 @@ impl Error {
             Self::SameFiles { .. } => "call one of them by another of its names, and give this one with --dns, \
                                        --ip or --uri"
                 .to_owned(),
-            Self::Exists(_) => "`epmd-guard certs renew` makes a new one for the same names; \
+            Self::Exists(_) => "`epmd-guard certs renew NAME` makes a new one for the same names; \
                                 `epmd-guard certs issue --force` replaces it, and does not revoke the one that is \
                                 there"
                 .to_owned(),

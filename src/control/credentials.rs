@@ -82,7 +82,7 @@ impl CredentialFault {
 
 fn cure(fault: &CertFault) -> &'static str {
     match fault {
-        CertFault::Expired { .. } => "issue it anew: `epmd-guard certs renew`",
+        CertFault::Expired { .. } => "issue it anew, where the CA is: `epmd-guard certs renew NAME`",
         CertFault::NotYetValid { .. } => "set the clock of this host, or wait until then",
         CertFault::Revoked { .. } => "issue another one: `epmd-guard certs issue NAME --force`",
         CertFault::SelfSigned { .. } | CertFault::UnknownIssuer { .. } | CertFault::BadSignature { .. } => {

@@ -231,7 +231,7 @@ impl Keyring {
 pub(in crate::control) fn help_for(concern: &Concern) -> &'static str {
     match concern {
         Concern::Ends { .. } => {
-            "renew it (`epmd-guard certs renew`), and put the new one in the place of [tls] cert and key"
+            "renew it where the CA is (`epmd-guard certs renew NAME`), and put the new one in the place of [tls] cert and key"
         }
         Concern::CaEnds { .. } => {
             "add its successor to [tls] ca on all hosts, then issue certificates by that one, then take it out"

@@ -113,7 +113,7 @@ impl MaterialFault {
                     .to_owned()
             }
             (FileFault::Missing, _) => {
-                "make it with `epmd-guard certs issue`, or name another file".to_owned()
+                "make it with `epmd-guard certs issue NAME`, or name another file".to_owned()
             }
             (FileFault::Exposed { .. }, _) => format!("chmod 0600 {path}"),
             (FileFault::Foreign { .. }, _) => format!("chown {user} {path}"),
@@ -209,7 +209,11 @@ pub(super) fn read(purpose: Purpose, path: &Path) -> Result<Zeroizing<Vec<u8>>, 
     check(purpose, &about, (Place::of(path), &reader)).map_err(fault)?;
     let size = usize::try_from(about.st_size).unwrap_or(LARGEST).min(LARGEST);
     let bytes = secret::contents(&file, size).map_err(|error| fault(FileFault::Failed(error.to_string())))?;
-    if bytes.len() > size { Err(fault(FileFault::TooLarge)) } else { Ok(bytes) }
+    match bytes.len() {
+        length if length > LARGEST => Err(fault(FileFault::TooLarge)),
+        length if length > size => Err(fault(FileFault::Failed("it grew while it was read".to_owned()))),
+        _ => Ok(bytes),
+    }
 }
 
 fn check(purpose: Purpose, about: &Stat, (at, reader): (Place, &Reader)) -> Result<(), FileFault> {
